@@ -1,0 +1,43 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+  name: "moult",
+  products: [
+    .executable(name: "moult", targets: ["moult"])
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+  ],
+  targets: [
+    // System calls Swift's Glibc lacks, and the child's stage between clone and exec. Nothing else.
+    .target(name: "CKernel"),
+    .systemLibrary(name: "CLibmount", pkgConfig: "mount", providers: [.apt(["libmount-dev"])]),
+    // Typed Swift over the kernel's interfaces. Knows nothing of QEMU.
+    .target(
+      name: "Kernel",
+      dependencies: ["CKernel", "CLibmount", .product(name: "SystemPackage", package: "swift-system")]),
+    // A profile and a command become a plan (pure), the plan becomes a process.
+    .target(name: "Sandbox", dependencies: ["Kernel", "TOMLKit"]),
+    // Command lines, bindings, QMP. Knows nothing of namespaces.
+    .target(name: "QEMU", dependencies: [.product(name: "SystemPackage", package: "swift-system")]),
+    // The upgrade: observation, plan, steps, executor. The only target that knows both worlds.
+    .target(name: "Upgrade", dependencies: ["Kernel", "Sandbox", "QEMU"]),
+    .executableTarget(
+      name: "moult",
+      dependencies: [
+        "Kernel", "Sandbox", "QEMU", "Upgrade",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    // Boots real guests on real QEMUs; used by the end-to-end tests and by the benchmark.
+    .target(name: "Lab", dependencies: ["Kernel", "QEMU"], path: "Tests/Lab"),
+    .executableTarget(name: "moult-bench", dependencies: ["Lab"], path: "Benchmarks/moult-bench"),
+    .testTarget(name: "KernelTests", dependencies: ["Kernel"], path: "Tests/Kernel"),
+    .testTarget(name: "SandboxTests", dependencies: ["Sandbox"], path: "Tests/Sandbox"),
+    .testTarget(name: "QEMUTests", dependencies: ["QEMU"], path: "Tests/QEMU"),
+    .testTarget(name: "UpgradeTests", dependencies: ["Upgrade"], path: "Tests/Upgrade"),
+    .testTarget(name: "EndToEndTests", dependencies: ["Lab"], path: "Tests/EndToEnd"),
+  ]
+)

@@ -1,0 +1,6 @@
+import ArgumentParser
+
+@main
+struct Moult: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "moult")
+}
