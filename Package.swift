@@ -22,7 +22,7 @@ let package = Package(
     // A profile and a command become a plan (pure), the plan becomes a process.
     .target(name: "Sandbox", dependencies: ["Kernel", "TOMLKit"]),
     // Command lines, bindings, QMP. Knows nothing of namespaces.
-    .target(name: "QEMU", dependencies: [.product(name: "SystemPackage", package: "swift-system")]),
+    .target(name: "QEMU", dependencies: ["Kernel"]),
     // The upgrade: observation, plan, steps, executor. The only target that knows both worlds.
     .target(name: "Upgrade", dependencies: ["Kernel", "Sandbox", "QEMU"]),
     .executableTarget(
