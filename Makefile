@@ -1,0 +1,55 @@
+# The few commands of this project. Each does all the set-up it needs; the cache of the lab (QEMU root
+# trees, the guest) lies outside the repository, in $MOULT_LAB or ~/.cache/moult-lab.
+
+SWIFT ?= swift
+SCRATCH ?= .build
+PREFIX ?= /usr/local
+# For `make test`: what `swift test` takes, such as FILTER='--filter LabTests'.
+FILTER ?=
+BENCH ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench install clean clean-lab packages guest trees
+
+swift-build = $(SWIFT) build --scratch-path $(SCRATCH)
+release = $(swift-build) -c release --static-swift-stdlib
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+build: packages ## the release program, in $(SCRATCH)/release
+	$(release) --product moult
+
+demo: build guest ## upgrade a live guest from QEMU 7.2 to 10.0, roll back, upgrade again, commit (root)
+	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/demo
+
+test: packages guest trees ## every test, on real QEMUs (root)
+	$(swift-build) --build-tests
+	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" \
+	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build $(FILTER)
+
+bench: build guest trees ## the table of pauses, times and memory (root)
+	$(release) --product moult-bench
+	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-bench" $(BENCH)
+
+install: build ## the program and its profiles, under PREFIX (/usr/local)
+	install -D -m 755 "$$($(release) --show-bin-path)/moult" "$(DESTDIR)$(PREFIX)/bin/moult"
+	install -d "$(DESTDIR)$(PREFIX)/share/moult/profiles"
+	find profiles -name '*.toml' -exec install -m 644 -t "$(DESTDIR)$(PREFIX)/share/moult/profiles" {} +
+
+packages: # the Debian packages that are missing
+	@scripts/install-packages
+
+guest: packages
+	@scripts/make-guest >/dev/null
+
+trees: packages
+	@scripts/make-root-tree 5.2 10.0 11.1 >/dev/null
+
+clean: ## what was built; the lab's cache stays
+	rm -rf $(SCRATCH)
+
+clean-lab: ## the lab's cache
+	rm -rf --one-file-system "$${MOULT_LAB:-$${XDG_CACHE_HOME:-$$HOME/.cache}/moult-lab}"
