@@ -1,0 +1,153 @@
+import CKernel
+import Glibc
+import SystemPackage
+
+/// Who made the socket at the other end (SO_PEERCRED): of a listener, whoever called listen(2).
+public struct PeerCredentials: Sendable, Equatable {
+  public var pid: pid_t
+  public var user: UInt32
+  public var group: UInt32
+}
+
+/// The two ends of a connection. Take them by consuming the pair.
+public struct SocketPair: ~Copyable, Sendable {
+  public var first: OwnedFD
+  public var second: OwnedFD
+}
+
+/// Unix sockets (unix(7)).
+public enum UnixSocket {
+  /// The longest path that fits in sockaddr_un, without the terminator.
+  public static let maximumPathLength = 107
+
+  /// Two connected stream sockets, close-on-exec.
+  public static func pair() throws(Failure) -> SocketPair {
+    var pair: [CInt] = [-1, -1]
+    try valueOrErrno("make socket pair", "") {
+      socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &pair)
+    }
+    return SocketPair(first: OwnedFD(pair[0]), second: OwnedFD(pair[1]))
+  }
+
+  /// Connects to a listening stream socket, of any path length.
+  ///
+  /// - Parameter timeoutMilliseconds: how long to wait for room in the listener's queue; then ETIMEDOUT. 0: for ever.
+  public static func connect(_ path: String, timeoutMilliseconds: Int = 5000) throws(Failure) -> OwnedFD {
+    let step = "connect to"
+    let socket = OwnedFD(
+      try valueOrErrno(step, path) {
+        Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+      })
+    if path.utf8.count > maximumPathLength {
+      let named = try OwnedFD.naming(path)
+      try connect(socket.raw, "/proc/self/fd/\(named.raw)", path, timeoutMilliseconds)
+    } else {
+      try connect(socket.raw, path, path, timeoutMilliseconds)
+    }
+    return socket
+  }
+
+  private static func connect(
+    _ socket: CInt, _ path: String, _ subject: String, _ timeoutMilliseconds: Int
+  ) throws(Failure) {
+    try setSendTimeout(socket, timeoutMilliseconds, subject)
+    do throws(Failure) {
+      _ = try withAddress(path) { address, length in
+        valueOrErrnoResult("connect to", subject) { Glibc.connect(socket, address, length) }
+      }.get()
+    } catch where error.errno == .resourceTemporarilyUnavailable {
+      var failure = error
+      failure.errno = .timedOut
+      throw failure
+    }
+    try setSendTimeout(socket, 0, subject)
+  }
+
+  private static func setSendTimeout(_ socket: CInt, _ milliseconds: Int, _ subject: String) throws(Failure) {
+    var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+    try valueOrErrno("set timeout of", subject) {
+      setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+    }
+  }
+
+  /// Listens at a path that does not exist yet; at most ``maximumPathLength`` bytes.
+  public static func listen(_ path: String, backlog: CInt = 8) throws(Failure) -> OwnedFD {
+    guard path.utf8.count <= maximumPathLength else {
+      throw Failure(step: "listen at", subject: path, errno: .fileNameTooLong)
+    }
+    let socket = OwnedFD(
+      try valueOrErrno("listen at", path) {
+        Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+      })
+    let raw = socket.raw
+    _ = try withAddress(path) { address, length in
+      valueOrErrnoResult("listen at", path) { bind(raw, address, length) }
+    }.get()
+    try valueOrErrno("listen at", path) { Glibc.listen(raw, backlog) }
+    return socket
+  }
+
+  /// Takes the next connection of a listener.
+  public static func accept(_ listener: CInt) throws(Failure) -> OwnedFD {
+    OwnedFD(
+      try valueOrErrno("accept", "descriptor \(listener)") {
+        let accepted = Glibc.accept(listener, nil, nil)
+        if accepted >= 0 { _ = fcntl(accepted, F_SETFD, FD_CLOEXEC) }
+        return accepted
+      })
+  }
+
+  private static func withAddress<Result>(
+    _ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result
+  ) -> Result {
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { room in
+      // The last byte stays 0.
+      for (index, byte) in path.utf8.prefix(room.count - 1).enumerated() { room[index] = byte }
+    }
+    return withUnsafePointer(to: &address) { pointer in
+      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+  }
+
+  private static func valueOrErrnoResult(
+    _ step: String, _ subject: String, _ call: () -> CInt
+  ) -> Result<CInt, Failure> {
+    do throws(Failure) { return .success(try valueOrErrno(step, subject, call)) } catch { return .failure(error) }
+  }
+
+  public static func peerCredentials(_ socket: CInt) throws(Failure) -> PeerCredentials {
+    var peer = PeerCredentials(pid: 0, user: 0, group: 0)
+    try valueOrErrno("read peer of socket", "\(socket)") {
+      moult_peer_credentials(socket, &peer.pid, &peer.user, &peer.group)
+    }
+    return peer
+  }
+
+  /// Sends `bytes` (at least one) with copies of descriptors (SCM_RIGHTS). The caller keeps its own. Answers how many
+  /// bytes went; the descriptors go with the first.
+  @discardableResult
+  public static func send(_ bytes: [UInt8], descriptors: [CInt] = [], over socket: CInt) throws(Failure) -> Int {
+    try valueOrErrno("send over socket", "\(socket)") {
+      moult_send_descriptors(socket, bytes, bytes.count, descriptors, descriptors.count)
+    }
+  }
+
+  /// Receives up to `limit` bytes and the descriptors that came with them, close-on-exec and now the caller's.
+  /// No bytes: the other end has closed.
+  public static func receive(
+    over socket: CInt, limit: Int = 65536, maximumDescriptors: Int = 16
+  ) throws(Failure) -> (bytes: [UInt8], descriptors: [CInt]) {
+    var bytes = [UInt8](repeating: 0, count: limit)
+    var descriptors = [CInt](repeating: -1, count: maximumDescriptors)
+    var count = maximumDescriptors
+    let size = try valueOrErrno("receive over socket", "\(socket)") {
+      count = maximumDescriptors
+      return moult_receive_descriptors(socket, &bytes, limit, &descriptors, &count)
+    }
+    return (Array(bytes[..<size]), Array(descriptors[..<count]))
+  }
+}

@@ -1,0 +1,169 @@
+import Glibc
+import SystemPackage
+import Testing
+
+@testable import Kernel
+
+/// A directory for one test, which removes what it is told of when it ends.
+func withTemporaryDirectory<Result>(_ body: (String) throws -> Result) throws -> Result {
+  var template = Array("/tmp/moult-test-XXXXXX".utf8CString)
+  let path = try #require(mkdtemp(&template).map { String(cString: $0) })
+  defer { removeTree(path) }
+  return try body(path)
+}
+
+func removeTree(_ path: String) {
+  if let names = try? Files.names(in: path), (try? Files.status(path, noFollow: true))?.isDirectory == true {
+    for name in names { removeTree(path + "/" + name) }
+    rmdir(path)
+  } else {
+    unlink(path)
+  }
+}
+
+@Suite struct SocketTests {
+  @Test(arguments: [0, 150])
+  func connectsToPathsOfAnyLength(padding: Int) throws {
+    try withTemporaryDirectory { directory in
+      // A listener cannot be bound to a long path directly, but its directory can be renamed to one.
+      let short = directory + "/d"
+      mkdir(short, 0o700)
+      let listener = try UnixSocket.listen(short + "/s")
+      var place = short
+      if padding > 0 {
+        place = directory + "/" + String(repeating: "x", count: padding)
+        try Exchange.move(short, to: place)
+      }
+      let client = try UnixSocket.connect(place + "/s")
+      let server = try UnixSocket.accept(listener.raw)
+      #expect(try UnixSocket.peerCredentials(client.raw) == PeerCredentials(pid: getpid(), user: getuid(), group: getgid()))
+      try UnixSocket.send([1, 2, 3], over: client.raw)
+      #expect(try UnixSocket.receive(over: server.raw).bytes == [1, 2, 3])
+    }
+  }
+
+  @Test func aFullQueueTimesOut() throws {
+    try withTemporaryDirectory { directory in
+      let listener = try UnixSocket.listen(directory + "/s", backlog: 0)
+      let first = try UnixSocket.connect(directory + "/s")
+      #expect {
+        _ = try UnixSocket.connect(directory + "/s", timeoutMilliseconds: 50)
+      } throws: {
+        ($0 as? Failure)?.errno == .timedOut
+      }
+      _ = first.raw + listener.raw
+    }
+  }
+
+  @Test func nobodyListens() throws {
+    #expect {
+      _ = try UnixSocket.connect("/nowhere/s")
+    } throws: {
+      "\($0)" == "connect to /nowhere/s: No such file or directory"
+    }
+  }
+
+  @Test func descriptorsTravel() throws {
+    let pair = try UnixSocket.pair()
+    let null = try OwnedFD.open("/dev/null", O_RDONLY)
+    try UnixSocket.send([42], descriptors: [null.raw], over: pair.first.raw)
+    let (bytes, descriptors) = try UnixSocket.receive(over: pair.second.raw)
+    #expect(bytes == [42])
+    let received = OwnedFD(try #require(descriptors.first))
+    #expect(try Files.link(received.procPath) == "/dev/null")
+    #expect(fcntl(received.raw, F_GETFD) == FD_CLOEXEC)
+  }
+}
+
+@Suite struct UnixSocketTableTests {
+  @Test func goldenPacket() throws {
+    var packet: [UInt8] = []
+    func u16(_ value: UInt16) { withUnsafeBytes(of: value) { packet += $0 } }
+    func u32(_ value: UInt32) { withUnsafeBytes(of: value) { packet += $0 } }
+    u32(16 + 16 + 12 + 12 + 12 + 8)  // nlmsghdr: length
+    u16(20); u16(2); u32(1); u32(0)
+    packet += [1, 1, 10, 0]; u32(12345); u32(1); u32(0)  // unix_diag_msg: stream, listening
+    u16(11); u16(0); packet += Array("/run/s\0".utf8) + [0]  // name, padded
+    u16(12); u16(1); u32(77); u32(254 << 20 | 3)  // file
+    u16(12); u16(4); u32(2); u32(128)  // queues
+    u16(8); u16(2); u32(99)  // peer
+    u32(20); u16(3); u16(2); u32(1); u32(0); u32(0)  // the end
+    let (entries, done) = try UnixSocketTable.parse(packet[...])
+    #expect(done)
+    #expect(
+      entries == [
+        UnixSocketEntry(
+          inode: 12345, type: 1, state: .listening, path: "/run/s", fileInode: 77,
+          fileDevice: DeviceNumber.make(major: 254, minor: 3), peerInode: 99, receiveQueue: 2, sendQueue: 128)
+      ])
+  }
+
+  @Test func anErrorAnswerIsAFailure() {
+    var packet: [UInt8] = []
+    for value in [UInt32(20), 2, 1, 0, UInt32(bitPattern: -EPERM)] { withUnsafeBytes(of: value) { packet += $0 } }
+    #expect {
+      try UnixSocketTable.parse(packet[...])
+    } throws: { ($0 as? Failure)?.errno == .notPermitted }
+  }
+
+  @Test(arguments: 0..<40)
+  func cutPacketsDoNotCrash(length: Int) throws {
+    var packet = [UInt8](repeating: 0, count: length)
+    if length > 0 { packet[0] = 200 }
+    if length > 4 { packet[4] = 20 }
+    #expect(try UnixSocketTable.parse(packet[...]).entries.isEmpty)
+  }
+
+  @Test func findsAListenerByItsFile() throws {
+    try withTemporaryDirectory { directory in
+      let path = directory + "/s"
+      let listener = try UnixSocket.listen(path, backlog: 5)
+      let client = try UnixSocket.connect(path)
+      let file = try Files.status(path)
+      let entry = try #require(try UnixSocketTable.read().first { $0.state == .listening && $0.isBound(to: file) })
+      #expect(entry.path == path)
+      #expect(entry.inode == (try Files.status(of: listener.raw)).inode)
+      #expect(entry.receiveQueue == 1)
+      _ = client.raw
+    }
+  }
+}
+
+@Suite struct ExchangeTests {
+  func fill(_ path: String, _ text: String) throws {
+    _ = try OwnedFD.open(path, O_CREAT | O_WRONLY, mode: 0o600)
+    try Files.write(text, to: path)
+  }
+
+  @Test func namesAreExchanged() throws {
+    try withTemporaryDirectory { directory in
+      try fill(directory + "/a", "A")
+      try fill(directory + "/b", "B")
+      try Exchange.names(directory + "/a", directory + "/b")
+      #expect(try Files.readText(directory + "/a") == "B")
+      let open = try OwnedFD.naming(directory)
+      try Exchange.names("a", in: open.raw, with: "b", in: open.raw)
+      #expect(try Files.readText(directory + "/a") == "A")
+    }
+  }
+
+  @Test func aTakenNameIsNotOverwritten() throws {
+    try withTemporaryDirectory { directory in
+      try fill(directory + "/a", "A")
+      try fill(directory + "/b", "B")
+      #expect {
+        try Exchange.move(directory + "/a", to: directory + "/b")
+      } throws: { ($0 as? Failure)?.errno == .fileExists }
+      try Exchange.move(directory + "/a", to: directory + "/c")
+      #expect(try Files.readText(directory + "/c") == "A")
+    }
+  }
+
+  @Test func exchangeNeedsBoth() {
+    #expect {
+      try Exchange.names("/nowhere/a", "/nowhere/b")
+    } throws: {
+      "\($0)" == "exchange names /nowhere/a and /nowhere/b: No such file or directory"
+    }
+  }
+}
