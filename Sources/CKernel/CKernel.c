@@ -125,29 +125,6 @@ int moult_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid) {
 
 enum { max_descriptors = 253 };  // SCM_MAX_FD
 
-ssize_t moult_send_descriptors(int socket, const void *data, size_t size, const int *descriptors, size_t count) {
-  union {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int) * max_descriptors)];
-  } control;
-  if (count > max_descriptors) {
-    errno = EINVAL;
-    return -1;
-  }
-  struct iovec part = {.iov_base = (void *)data, .iov_len = size};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-  if (count > 0) {
-    memset(&control, 0, sizeof control);
-    message.msg_control = &control;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-    control.header.cmsg_level = SOL_SOCKET;
-    control.header.cmsg_type = SCM_RIGHTS;
-    control.header.cmsg_len = CMSG_LEN(sizeof(int) * count);
-    memcpy(CMSG_DATA(&control.header), descriptors, sizeof(int) * count);
-  }
-  return sendmsg(socket, &message, MSG_NOSIGNAL);
-}
-
 ssize_t moult_receive_descriptors(int socket, void *data, size_t size, int *descriptors, size_t *count) {
   union {
     struct cmsghdr header;

@@ -1,5 +1,5 @@
 import Glibc
-public import SystemPackage
+import SystemPackage
 
 /// A point on the monotonic clock, in nanoseconds. Source: clock_gettime(2), `CLOCK_MONOTONIC`.
 public struct Instant: Comparable, Sendable, Codable {

@@ -127,15 +127,6 @@ public enum UnixSocket {
     return peer
   }
 
-  /// Sends `bytes` (at least one) with copies of descriptors (SCM_RIGHTS). The caller keeps its own. Answers how many
-  /// bytes went; the descriptors go with the first.
-  @discardableResult
-  public static func send(_ bytes: [UInt8], descriptors: [CInt] = [], over socket: CInt) throws(Failure) -> Int {
-    try valueOrErrno("send over socket", "\(socket)") {
-      moult_send_descriptors(socket, bytes, bytes.count, descriptors, descriptors.count)
-    }
-  }
-
   /// Receives up to `limit` bytes and the descriptors that came with them, close-on-exec and now the caller's.
   /// No bytes: the other end has closed.
   public static func receive(

@@ -31,13 +31,3 @@ public func valueOrErrno<Value: FixedWidthInteger & SignedInteger>(
     throw Failure(step: step, subject: subject(), errno: code, hint: hint())
   }
 }
-
-/// Clocks.
-public enum Clock {
-  /// CLOCK_MONOTONIC in nanoseconds: for durations, never for dates.
-  public static var monotonicNanoseconds: UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
-}

@@ -37,7 +37,7 @@ func removeTree(_ path: String) {
       let client = try UnixSocket.connect(place + "/s")
       let server = try UnixSocket.accept(listener.raw)
       #expect(try UnixSocket.peerCredentials(client.raw) == PeerCredentials(pid: getpid(), user: getuid(), group: getgid()))
-      try UnixSocket.send([1, 2, 3], over: client.raw)
+      try UnixMessage.send([1, 2, 3], to: client.raw)
       #expect(try UnixSocket.receive(over: server.raw).bytes == [1, 2, 3])
     }
   }
@@ -66,7 +66,7 @@ func removeTree(_ path: String) {
   @Test func descriptorsTravel() throws {
     let pair = try UnixSocket.pair()
     let null = try OwnedFD.open("/dev/null", O_RDONLY)
-    try UnixSocket.send([42], descriptors: [null.raw], over: pair.first.raw)
+    try UnixMessage.send([42], descriptor: null.raw, to: pair.first.raw)
     let (bytes, descriptors) = try UnixSocket.receive(over: pair.second.raw)
     #expect(bytes == [42])
     let received = OwnedFD(try #require(descriptors.first))

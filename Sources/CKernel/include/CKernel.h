@@ -70,8 +70,6 @@ int moult_interface_up(const char *name);
 
 /// SO_PEERCRED.
 int moult_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid);
-/// sendmsg with SCM_RIGHTS; never raises SIGPIPE.
-ssize_t moult_send_descriptors(int socket, const void *data, size_t size, const int *descriptors, size_t count);
 /// recvmsg; received descriptors are close-on-exec. *count: room on entry, number received on return.
 ssize_t moult_receive_descriptors(int socket, void *data, size_t size, int *descriptors, size_t *count);
 /// Blocks the signals of `mask` (bit n-1 = signal n), gives the former mask, and returns a signalfd for them.
