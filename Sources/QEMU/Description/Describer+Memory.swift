@@ -1,0 +1,148 @@
+extension Describer {
+  /// `-object`: known types that hold nothing, those that are memory, files or secrets, and refusals.
+  mutating func object(_ option: CommandOption, _ parameters: OptionValue) {
+    let type = parameters["qom-type"] ?? ""
+    if let id = parameters["id"] { result.objectIDs.append(id) }
+    switch type {
+    case _ where type.hasPrefix("memory-backend-"): memoryBackend(option, parameters, type)
+    case "iothread", "throttle-group", "main-loop", "thread-context", "rng-builtin", "can-bus",
+      "authz-simple", "authz-list", "authz-pam", "tls-cipher-suites", "secret_keyring",
+      "cryptodev-backend", "cryptodev-backend-builtin", "acpi-generic-initiator",
+      "acpi-generic-port":
+      break
+    case "rng-random": file(parameters["filename"] ?? "/dev/urandom", .other, option)
+    case "secret":
+      if let path = parameters["file"] { file(path, .secret, option) }
+    case "tls-creds-x509", "tls-creds-psk", "tls-creds-anon":
+      if let path = parameters["dir"] { file(path, .secret, option, isDirectory: true) }
+    case "authz-list-file":
+      if let path = parameters["filename"] { file(path, .other, option) }
+    case "igvm-cfg":
+      if let path = parameters["file"] { file(path, .firmware, option) }
+    default: refusedObject(option, parameters, type)
+    }
+  }
+
+  private mutating func refusedObject(
+    _ option: CommandOption, _ parameters: OptionValue, _ type: String
+  ) {
+    let wayOut = "remove the object first (object-del), or start the VM without it"
+    for key in ["chardev", "indev", "outdev", "primary_in", "secondary_in", "notify_dev"] {
+      if let id = parameters[key] { consume(id, by: "object \(type)", option) }
+    }
+    switch type {
+    case "filter-dump":
+      refuse(
+        .file, .own, parameters["file"] ?? "qemu-vlan0.pcap", option.text,
+        "the new QEMU would truncate the capture", wayOut)
+    case _ where type.hasPrefix("filter-"):
+      block(option, "a network filter keeps packets that migration does not carry", wayOut)
+    case "colo-compare": block(option, "COLO has two QEMUs of its own", wayOut)
+    case "input-linux", "input-barrier":
+      refuse(
+        .inputHost, .own, parameters["evdev"] ?? parameters["server"] ?? "", option.text,
+        "an input device of the host has one owner", wayOut)
+    case "rng-egd": block(option, "a connection to another program cannot be handed over yet", wayOut)
+    case "can-host-socketcan":
+      block(option, "the host's CAN bus is not in a private network namespace", wayOut)
+    case "cryptodev-vhost-user":
+      refuse(
+        .vhostUser, .connect, parameters["chardev"] ?? "", option.text,
+        "the back end of vhost-user serves one QEMU at a time", wayOut)
+    case "cryptodev-backend-lkcf":
+      block(option, "sessions of the host's crypto framework cannot be handed over", wayOut)
+    case "pr-manager-helper":
+      refuse(
+        .unixSocket, .connect, parameters["path"] ?? "", option.text,
+        "a connection to another program's socket cannot be handed over yet", wayOut)
+    case "sev-guest", "sev-snp-guest", "tdx-guest", "s390-pv-guest", "pef-guest", "arm-rme-guest":
+      block(
+        option, "the memory of a confidential guest cannot be read by a migration",
+        "restart the VM in the new QEMU")
+    case "x-remote-object", "x-vfio-user-server", "vhost-user-blk-server", "iommufd", "qtest",
+      "dbus-vmstate":
+      block(option, "\(type) belongs to another process or device of the host", wayOut)
+    default: unknown(option, "no QEMU is known to have this object")
+    }
+  }
+
+  private mutating func memoryBackend(
+    _ option: CommandOption, _ parameters: OptionValue, _ type: String
+  ) {
+    let huge = parameters.isOn("hugetlb")
+    let kind: MemoryBackend.Kind =
+      switch type {
+      case "memory-backend-ram": .ram
+      case "memory-backend-file": .file
+      case "memory-backend-memfd": huge ? .hugetlb : .memfd
+      case "memory-backend-shm": .shm
+      default: .other
+      }
+    // The type's own default: hostmem-memfd.c and hostmem-shm.c set it, the others do not.
+    let share = parameters["share"].map(OptionValue.isOn) ?? (type.hasSuffix("memfd") || kind == .shm)
+    let backend = MemoryBackend(
+      id: parameters["id"] ?? "", kind: kind,
+      size: parameters["size"].flatMap { Size.bytes($0, unit: 1) } ?? 0, share: share,
+      path: parameters["mem-path"], discardData: parameters.isOn("discard-data"),
+      readonly: parameters.isOn("readonly") || parameters.isOn("rom"), isGuestRAM: false,
+      option: option.text)
+    result.memoryBackends.append(backend)
+    if backend.size == 0 {
+      block(option, "the size is missing or is no size", "check the command line: QEMU itself refuses it")
+    }
+    if huge {
+      block(option, "huge pages cannot be handed over yet", "use ordinary pages (hugetlb=off)")
+    }
+    if backend.discardData {
+      block(
+        option, "discard-data=on wipes the memory when the old QEMU ends",
+        "start the VM with discard-data=off")
+    }
+    if backend.readonly {
+      block(option, "read-only memory cannot be handed over yet", "start the VM without readonly and rom")
+    }
+    if parameters.isOn("pmem") || backend.path?.hasPrefix("/dev/dax") ?? false {
+      block(option, "persistent memory of the host cannot be handed over yet", "use an ordinary file")
+    }
+    if kind == .other {
+      block(option, "\(type) cannot be migrated", "start the VM without it")
+    }
+  }
+
+  mutating func finishMemory() {
+    for index in result.memoryBackends.indices
+    where ramBackendIDs.contains(result.memoryBackends[index].id) {
+      result.memoryBackends[index].isGuestRAM = true
+    }
+    let made = Set(result.memoryBackends.map(\.id))
+    for id in ramBackendIDs.subtracting(made).sorted() {
+      block(id, "is named as the guest's memory, but no -object makes it", "check the command line")
+    }
+    if !hasNamedRAM {
+      result.memoryBackends.append(
+        MemoryBackend(
+          id: "", kind: memoryPath == nil ? .ram : .file, size: result.ramSize, share: false,
+          path: memoryPath?.path, discardData: false, readonly: false, isGuestRAM: true,
+          option: memoryPath?.option ?? memoryOption))
+    }
+    for backend in result.memoryBackends {
+      bind(
+        .memory, backend.share ? .share : .own, backend.path ?? backend.id, backend.option,
+        .share,
+        backend.share
+          ? "both QEMUs can map the same pages"
+          : "private to the old QEMU: migration copies it")
+    }
+  }
+
+  /// RAM by `-machine memory-backend=` or `-numa memdev=`; memory devices (`pc-dimm`) come on top.
+  private var hasNamedRAM: Bool {
+    commandLine.options.contains { option in
+      switch option.name {
+      case "machine", "M": option.parameters["memory-backend"] != nil
+      case "numa": option.parameters["memdev"] != nil
+      default: false
+      }
+    }
+  }
+}

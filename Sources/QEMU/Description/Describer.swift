@@ -1,0 +1,82 @@
+/// Reads a command line option by option and collects its description.
+struct Describer {
+  let commandLine: CommandLine
+  var result = MachineDescription()
+  var chardevs: [Chardev] = []
+  var labels = LegacyLabels()
+  /// Chardevs named by other options, looked up when all are known.
+  var pendingConsumers: [(id: String, consumer: String, option: CommandOption)] = []
+  /// Ids of memory backends by what uses them as RAM.
+  var ramBackendIDs: Set<String> = []
+  var memoryPath: (path: String, option: String)?
+  var memoryOption = ""
+  var displayTypes: [String] = []
+  /// Node names that a node refers to, for read-only inheritance.
+  var blockNodes: [BlockNode] = []
+
+  init(_ commandLine: CommandLine) { self.commandLine = commandLine }
+
+  mutating func describe() -> MachineDescription {
+    for option in commandLine.options { read(option) }
+    finishChardevs()
+    finishBlock()
+    finishMemory()
+    finishDefaults()
+    return result
+  }
+
+  func has(_ names: String...) -> Bool {
+    commandLine.options.contains { names.contains($0.name) }
+  }
+
+  mutating func block(_ option: CommandOption, _ reason: String, _ wayOut: String) {
+    block(option.text, reason, wayOut)
+  }
+
+  mutating func block(_ option: String, _ reason: String, _ wayOut: String) {
+    let blocker = Blocker(option: option, reason: reason, wayOut: wayOut)
+    if !result.blockers.contains(blocker) { result.blockers.append(blocker) }
+  }
+
+  mutating func unknown(_ option: CommandOption, _ what: String) {
+    if !result.unknown.contains(option.text) { result.unknown.append(option.text) }
+    block(
+      option, "\(what), so what it holds on the host is not known",
+      "remove it, or report it to the makers of moult")
+  }
+
+  mutating func file(
+    _ path: String, _ use: FileReference.Use, _ option: CommandOption, writable: Bool = false,
+    isSearched: Bool = false, isDirectory: Bool = false
+  ) {
+    result.files.append(
+      FileReference(
+        path: path, use: use, writable: writable, option: option.text, isSearched: isSearched,
+        isDirectory: isDirectory))
+    // Images become bindings with the block graph, which knows more of them.
+    if use == .image { return }
+    result.bindings.append(
+      Binding(
+        kind: isDirectory ? .directory : .file, role: .share, address: path, option: option.text,
+        handover: .reopen, why: "the new QEMU reads it again at its start", purpose: use.rawValue))
+  }
+
+  mutating func bind(
+    _ kind: Binding.Kind, _ role: Binding.Role, _ address: String, _ option: String,
+    _ handover: Binding.Handover, _ why: String, purpose: String = ""
+  ) {
+    result.bindings.append(
+      Binding(
+        kind: kind, role: role, address: address, option: option, handover: handover, why: why,
+        purpose: purpose))
+  }
+
+  /// A binding that nothing here carries over, and the blocker for it.
+  mutating func refuse(
+    _ kind: Binding.Kind, _ role: Binding.Role, _ address: String, _ option: String,
+    _ why: String, _ wayOut: String, purpose: String = ""
+  ) {
+    bind(kind, role, address, option, .refuse, why, purpose: purpose)
+    block(option, why, wayOut)
+  }
+}

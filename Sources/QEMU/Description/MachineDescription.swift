@@ -1,0 +1,71 @@
+/// What a VM is by its command line alone: identity, what it owns on the host, and what stands in the
+/// way of an upgrade. The running VM may differ: devices come and go, media change.
+public struct MachineDescription: Sendable, Equatable {
+  /// `-name`: the guest's name.
+  public internal(set) var name: String?
+  public internal(set) var uuid: String?
+  /// The machine type as asked for; nil if QEMU chose its default.
+  public internal(set) var machine: String?
+  public internal(set) var pidfile: String?
+  public internal(set) var daemonizes = false
+  /// The user of `-runas` or `-run-with user=`.
+  public internal(set) var runAs: String?
+  public internal(set) var chroot: String?
+  /// May use `/dev/kvm`.
+  public internal(set) var usesKVM = false
+
+  public internal(set) var bindings: [Binding] = []
+  public internal(set) var files: [FileReference] = []
+  public internal(set) var images: [ImageReference] = []
+  public internal(set) var monitors: [Monitor] = []
+  public internal(set) var memoryBackends: [MemoryBackend] = []
+  /// Bytes of RAM by `-m`; 128 MiB, the default of nearly every machine, if it does not say.
+  public internal(set) var ramSize: UInt64 = 128 << 20
+
+  /// Ids of devices that the command line adds (`/machine/peripheral`).
+  public internal(set) var deviceIDs: [String] = []
+  /// How many devices it adds without an id (`/machine/peripheral-anon`).
+  public internal(set) var anonymousDevices = 0
+  public internal(set) var objectIDs: [String] = []
+  /// Ids of chardevs, with those that QEMU gives itself (`serial0`, `compat_monitor0`).
+  public internal(set) var chardevIDs: [String] = []
+  public internal(set) var netdevIDs: [String] = []
+  public internal(set) var nodeNames: [String] = []
+  public internal(set) var driveIDs: [String] = []
+
+  public internal(set) var blockers: [Blocker] = []
+  public internal(set) var warnings: [String] = []
+  /// Options that no QEMU is known to have, verbatim. Each is a blocker too.
+  public internal(set) var unknown: [String] = []
+  /// Something reads fd 0 (`stdio`, `-nographic`). Harmless if that is `/dev/null`.
+  public internal(set) var usesStandardInput = false
+  /// No option says where the display goes: QEMU opened a window, a VNC port, or nothing.
+  public internal(set) var usesDefaultDisplay = false
+
+  /// Unix sockets of QMP monitors.
+  public var qmpSockets: [String] { monitors.filter { $0.mode == .qmp }.compactMap(\.socket) }
+  /// Unix sockets of human monitors.
+  public var hmpSockets: [String] { monitors.filter { $0.mode == .hmp }.compactMap(\.socket) }
+  /// The backends that make up the guest's RAM.
+  public var guestRAM: [MemoryBackend] { memoryBackends.filter(\.isGuestRAM) }
+  /// Nothing in the command line stands against an upgrade.
+  public var isUpgradable: Bool { blockers.isEmpty }
+
+  /// Every path of the host that the command line names, as written and without repetition: public
+  /// names, files, directories, memory. Relative ones are relative to QEMU's working directory.
+  public func paths() -> [String] {
+    var seen: Set<String> = []
+    let local: Set<Binding.Kind> = [.unixSocket, .pidfile, .file, .disk, .directory]
+    let all =
+      bindings.filter { local.contains($0.kind) }.map(\.address) + files.map(\.path)
+      + memoryBackends.compactMap(\.path)
+    return all.filter { seen.insert($0).inserted }
+  }
+
+  public init(_ commandLine: CommandLine) {
+    var describer = Describer(commandLine)
+    self = describer.describe()
+  }
+
+  init() {}
+}
