@@ -64,6 +64,12 @@ public struct CommandOption: Sendable, Hashable {
     self.init(dashes: 0, name: "", value: image)
   }
 
+  /// Options whose value QEMU reads as JSON if it starts with `{`, in one version or another.
+  private static let jsonOptions: Set<String> = [
+    "M", "audiodev", "blockdev", "chardev", "compat", "device", "display", "incoming", "machine",
+    "netdev", "object",
+  ]
+
   public var isImage: Bool { dashes == 0 }
   /// What QEMU's option table says; nil for an image or an option no QEMU has.
   public var info: OptionInfo? { isImage ? nil : OptionInfo.of(name) }
@@ -81,6 +87,7 @@ public struct CommandOption: Sendable, Hashable {
 
   /// The value with its keys, by the option's own implied first key. Empty if there is no value.
   public var parameters: OptionValue {
-    OptionValue(value ?? "", impliedKey: info?.impliedKey)
+    OptionValue(
+      value ?? "", impliedKey: info?.impliedKey, mayBeJSON: Self.jsonOptions.contains(name))
   }
 }

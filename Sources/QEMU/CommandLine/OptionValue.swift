@@ -27,13 +27,16 @@ public struct OptionValue: Sendable, Hashable {
 
   public private(set) var text: String
   public let impliedKey: String?
+  private let mayBeJSON: Bool
 
-  public init(_ text: String, impliedKey: String? = nil) {
+  /// - Parameter mayBeJSON: false for an option whose value QEMU never reads as JSON.
+  public init(_ text: String, impliedKey: String? = nil, mayBeJSON: Bool = true) {
     self.text = text
     self.impliedKey = impliedKey
+    self.mayBeJSON = mayBeJSON
   }
 
-  public var isJSON: Bool { text.utf8.first == UInt8(ascii: "{") }
+  public var isJSON: Bool { mayBeJSON && text.utf8.first == UInt8(ascii: "{") }
 
   /// All entries in order; a key may occur more than once. Empty if JSON is malformed.
   public var entries: [Entry] {
@@ -57,12 +60,17 @@ public struct OptionValue: Sendable, Hashable {
     ["on", "yes", "true", "y"].contains(value)
   }
 
+  /// The words QEMU takes for false.
+  public static func isOff(_ value: String) -> Bool {
+    ["off", "no", "false", "n"].contains(value)
+  }
+
   /// Sets a key: the last occurrence is changed, a missing key is appended. If it says so already,
   /// not a byte changes.
   public mutating func set(_ key: String, to value: Scalar) {
     let plain = value.plain
     if let old = entries.last(where: { $0.key == key }) {
-      if old.value == plain { return }
+      if old.value == plain || value.isSaid(by: old.value) { return }
       if isJSON {
         replace(old.valueRange, with: value.json)
       } else if old.isFlag || (old.isImplied && plain.contains("=")) {
@@ -200,6 +208,12 @@ extension OptionValue.Scalar {
     case .bool(let flag): flag ? "on" : "off"
     case .number(let number): String(number)
     }
+  }
+
+  /// `yes` and `true` say on as well.
+  func isSaid(by word: String) -> Bool {
+    guard case .bool(let flag) = self else { return false }
+    return flag ? OptionValue.isOn(word) : OptionValue.isOff(word)
   }
 
   var json: String {

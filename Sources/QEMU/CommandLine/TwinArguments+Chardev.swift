@@ -2,8 +2,13 @@
 /// (`serial_parse`, `parallel_parse`, `monitor_parse`, `debugcon_parse` in its `vl.c`).
 struct LegacyLabels {
   private var serial = 0
+  private var hasEmptySerial = false
   private var parallel = 0
   private var monitor = 0
+
+  /// True if QEMU's own numbers depend on its version: `-serial none` counts since 9.0, and in the
+  /// stable releases 7.2 and 8.2 of that time.
+  var areAmbiguous: Bool { hasEmptySerial }
 
   /// The id of the chardev that this option makes; nil if it makes none by an id of its own.
   mutating func next(for option: CommandOption) -> String? {
@@ -11,9 +16,12 @@ struct LegacyLabels {
     var label: String
     switch option.name {
     case "serial":
-      if value == "none" { return nil }
-      label = "serial\(serial)"
       serial += 1
+      if value == "none" {
+        hasEmptySerial = true
+        return nil
+      }
+      label = "serial\(serial - 1)"
     case "parallel":
       if value == "none" { return nil }
       label = "parallel\(parallel)"

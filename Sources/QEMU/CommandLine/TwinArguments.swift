@@ -52,8 +52,12 @@ public struct TwinArguments: Sendable, Hashable {
   public func applied(to original: CommandLine) -> CommandLine {
     var twin = original
     var labels = LegacyLabels()
+    for option in original.options { _ = labels.next(for: option) }
+    // With ambiguous numbers, one of QEMU's own ids might be the one that is chosen here.
+    let prefix = labels.areAmbiguous ? "moult-" : ""
+    labels = LegacyLabels()
     twin.options = original.options.flatMap { option -> [CommandOption] in
-      let label = labels.next(for: option)
+      let label = labels.next(for: option).map { prefix + $0 }
       if isDropped(option) { return [] }
       return rewritten(option, label: label)
     }
@@ -97,6 +101,10 @@ public struct TwinArguments: Sendable, Hashable {
   private func rewritten(_ option: CommandOption, label: String?) -> [CommandOption] {
     switch option.name {
     case "object": return rewrittenObject(option)
+    case "device" where sharedMemory:
+      // virtio-mem has a prealloc of its own.
+      guard option.parameters["driver"]?.hasPrefix("virtio-mem") ?? false else { return [option] }
+      return [changed(option) { $0.remove("prealloc") } ?? option]
     case "run-with" where !switchesUser:
       guard var parameters = changed(option, { $0.remove("user") }) else { return [option] }
       if parameters.value?.isEmpty ?? true { return [] }

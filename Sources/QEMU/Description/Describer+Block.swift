@@ -24,11 +24,10 @@ extension Describer {
       drive(option, parameters)
       // The filename of a -drive has its own rules, and is read by them.
       if let name = parameters["file"] {
-        entries.removeAll { $0.0 == "file" }
+        entries.removeAll { $0.0 == "file" || $0.0 == "node-name" }
         drive(
           filename: name, option, readOnly: isReadOnlyDrive(parameters), id: parameters["id"],
-          nodeName: parameters["node-name"], driver: parameters["file.driver"] ?? parameters["driver"])
-        if parameters["file.driver"] == nil { return }
+          nodeName: parameters["node-name"], driver: parameters["file.driver"])
       }
     }
     _ = nodes(
@@ -58,7 +57,6 @@ extension Describer {
     var own: [String: String] = [:]
     var nested: [(key: String, entries: [(String, String)])] = []
     for (key, value) in entries {
-      if key.hasPrefix("json:") { continue }
       guard let dot = key.firstIndex(of: "."), Self.hasChildNode(key[..<dot]) else {
         own[key] = value
         continue
@@ -80,7 +78,13 @@ extension Describer {
         nested.append((head, [(String(tail), value)]))
       }
     }
-    let driver = own["driver"] ?? own["format"] ?? ""
+    var driver = own["driver"] ?? own["format"] ?? ""
+    if driver.isEmpty, let filename = own["filename"] {
+      // Without a driver the file name may say it.
+      let (scheme, path) = BlockDriver.split(filename)
+      driver = scheme ?? ""
+      own["filename"] = path
+    }
     var node = BlockNode(
       name: own["node-name"], driver: driver, filename: own["filename"],
       readOnly: own["read-only"].map(OptionValue.isOn) ?? isReadOnly,

@@ -15,9 +15,9 @@ extension Describer {
         ramBackendIDs.insert(id)
       }
     }
-    for (key, value) in [("chardev", parameters["chardev"])] + numberedChardevs(parameters) {
-      if let value { consume(value, by: "device \(driver)", option) }
-      _ = key
+    // pci-serial-2x and -4x have numbered ones.
+    for key in ["chardev", "chardev1", "chardev2", "chardev3", "chardev4"] {
+      if let id = parameters[key] { consume(id, by: "device \(driver)", option) }
     }
     switch driver {
     case "loader", "guest-loader":
@@ -37,6 +37,10 @@ extension Describer {
       }
       return
     }
+    if parameters.isOn("virgl") {
+      block(
+        option, "the state of 3D graphics is in the host's GPU", "start the VM with virgl=off")
+    }
     // A driver that is not in the list, but is given something of the host.
     for key in ["vhostfd", "vhostdev", "evdev", "sysfsdev", "hostdevice", "hostbus", "rootdir"] {
       guard let value = parameters[key] else { continue }
@@ -45,11 +49,6 @@ extension Describer {
         "unplug the device first")
       return
     }
-  }
-
-  private func numberedChardevs(_ parameters: OptionValue) -> [(String, String?)] {
-    // pci-serial-2x and -4x.
-    (1...4).map { ("chardev\($0)", parameters["chardev\($0)"]) }
   }
 
   struct DeviceRule {
@@ -72,7 +71,7 @@ extension Describer {
       names: ["vfio-user*", "x-pci-proxy-dev"], kind: .unixSocket, addressKeys: ["socket.path", "socket", "fd"],
       reason: "the device lives in another process"),
     DeviceRule(
-      names: ["vfio*", "igd-passthrough*"], kind: .vfio, addressKeys: ["host", "sysfsdev", "fd"],
+      names: ["vfio*", "pci-assign", "kvm-pci-assign", "igd-passthrough*"], kind: .vfio, addressKeys: ["host", "sysfsdev", "fd"],
       reason: "a device of the host (vfio) has one owner"),
     DeviceRule(
       names: ["vhost-user*"], kind: .vhostUser, addressKeys: ["chardev"],

@@ -109,6 +109,17 @@ extension Describer {
     }
   }
 
+  /// Only the host knows what is mounted where, but these names are the custom.
+  private mutating func warnOfHugePages() {
+    for backend in result.memoryBackends {
+      guard let path = backend.path, path.contains("hugepages") || path.contains("hugetlbfs") else {
+        continue
+      }
+      result.warnings.append(
+        "\(backend.option): huge pages, by the name of the path, which cannot be handed over yet")
+    }
+  }
+
   mutating func finishMemory() {
     for index in result.memoryBackends.indices
     where ramBackendIDs.contains(result.memoryBackends[index].id) {
@@ -125,6 +136,7 @@ extension Describer {
           path: memoryPath?.path, discardData: false, readonly: false, isGuestRAM: true,
           option: memoryPath?.option ?? memoryOption))
     }
+    warnOfHugePages()
     for backend in result.memoryBackends {
       bind(
         .memory, backend.share ? .share : .own, backend.path ?? backend.id, backend.option,

@@ -2,7 +2,7 @@ extension Describer {
   mutating func network(_ option: CommandOption, _ parameters: OptionValue) {
     let type = parameters["type"] ?? ""
     if option.name == "netdev" {
-      result.netdevIDs.append(parameters["id"] ?? "")
+      if let id = parameters["id"] { result.netdevIDs.append(id) }
     }
     switch type {
     case "none", "nic", "hubport", "help", "?": break
