@@ -51,6 +51,9 @@ import Testing
     // `-serial none` counts in some versions only.
     .init(before: ["-serial", "none", "-serial", "null", "-serial", "file:b"],
       after: ["-serial", "none", "-serial", "null", "-chardev", "file,id=moult-serial2,path=b,append=on", "-serial", "chardev:moult-serial2"]),
+    // QEMU insists on the id `debugcon`.
+    .init(before: ["-serial", "none", "-debugcon", "file:d"],
+      after: ["-serial", "none", "-chardev", "file,id=debugcon,path=d,append=on", "-debugcon", "chardev:debugcon"]),
     .init(before: ["-serial", "mon:file:b"],
       after: ["-chardev", "file,id=serial0,path=b,append=on,mux=on", "-serial", "chardev:serial0", "-mon", "chardev=serial0,mode=readline"]),
     .init(before: ["-parallel", "none", "-parallel", "file:p", "-debugcon", "file:d"],

@@ -57,7 +57,7 @@ public struct TwinArguments: Sendable, Hashable {
     let prefix = labels.areAmbiguous ? "moult-" : ""
     labels = LegacyLabels()
     twin.options = original.options.flatMap { option -> [CommandOption] in
-      let label = labels.next(for: option).map { prefix + $0 }
+      let label = labels.next(for: option).map { option.name == "serial" ? prefix + $0 : $0 }
       if isDropped(option) { return [] }
       return rewritten(option, label: label)
     }
