@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 int moult_pidfd_open(pid_t pid, unsigned flags) { return (int)syscall(SYS_pidfd_open, pid, flags); }
@@ -76,10 +77,23 @@ int moult_close_range(unsigned first, unsigned last, unsigned flags) {
 
 int moult_memfd_create(const char *name, unsigned flags) { return memfd_create(name, flags); }
 
+int moult_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
+ssize_t moult_list_attributes(const char *path, char *names, size_t size) { return listxattr(path, names, size); }
+
+ssize_t moult_get_attribute(const char *path, const char *name, void *value, size_t size) {
+  return getxattr(path, name, value, size);
+}
+
+int moult_set_attribute(const char *path, const char *name, const void *value, size_t size) {
+  return setxattr(path, name, value, size, 0);
+}
+
 const int moult_clone_newns = CLONE_NEWNS;
 const int moult_clone_newnet = CLONE_NEWNET;
 const int moult_clone_newipc = CLONE_NEWIPC;
 const int moult_clone_newuts = CLONE_NEWUTS;
+const int moult_clone_fs = CLONE_FS;
 
 int moult_unshare(int flags) { return unshare(flags); }
 int moult_setns(int descriptor, int kind) { return setns(descriptor, kind); }

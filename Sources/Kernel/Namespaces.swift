@@ -54,7 +54,7 @@ public enum Namespaces {
     // Only those that differ: entering one's own mount namespace would reset root and working directory.
     var foreign: NamespaceKinds = []
     for member in kinds.members
-    where try ProcFS.namespace(member.name, of: pid) != Files.link("/proc/self/ns/\(member.name)") {
+    where try ProcFS.namespace(member.name, of: pid) != Files.link("/proc/thread-self/ns/\(member.name)") {
       foreign.insert(member.kind)
     }
     if foreign.isEmpty { return try body() }
@@ -62,6 +62,8 @@ public enum Namespaces {
     let saved = try SavedNamespaces(foreign)
     let targets = try NamespaceDescriptors("\(pid)", foreign)
     defer { saved.restore() }
+    // setns(2) refuses a mount namespace to a thread that shares root and working directory with another.
+    try valueOrErrno("enter namespace of process", "\(pid)") { moult_unshare(moult_clone_fs) }
     for target in targets.all {
       try valueOrErrno("enter namespace of process", "\(pid)") { moult_setns(target.descriptor, target.flag) }
     }
@@ -83,7 +85,7 @@ private struct SavedNamespaces: ~Copyable {
   init(_ kinds: NamespaceKinds) throws(Failure) {
     let root = try OwnedFD.open("/", moult_o_path | O_DIRECTORY, step: "remember root")
     let workingDirectory = try OwnedFD.open(".", moult_o_path | O_DIRECTORY, step: "remember working directory")
-    let namespaces = try NamespaceDescriptors("self", kinds)
+    let namespaces = try NamespaceDescriptors("thread-self", kinds)
     self.root = root
     self.workingDirectory = workingDirectory
     self.namespaces = namespaces

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "CKernelMessage.h"
+#include "ChildStage.h"
 
 // MARK: Processes
 
@@ -52,10 +53,17 @@ extern const int moult_o_path;
 
 int moult_close_range(unsigned first, unsigned last, unsigned flags);
 int moult_memfd_create(const char *name, unsigned flags);
+/// pipe2(2), both ends close-on-exec.
+int moult_pipe(int ends[2]);
+
+/// listxattr(2), getxattr(2), setxattr(2); symbolic links are followed.
+ssize_t moult_list_attributes(const char *path, char *names, size_t size);
+ssize_t moult_get_attribute(const char *path, const char *name, void *value, size_t size);
+int moult_set_attribute(const char *path, const char *name, const void *value, size_t size);
 
 // MARK: Namespaces and mounts
 
-extern const int moult_clone_newns, moult_clone_newnet, moult_clone_newipc, moult_clone_newuts;
+extern const int moult_clone_newns, moult_clone_newnet, moult_clone_newipc, moult_clone_newuts, moult_clone_fs;
 int moult_unshare(int flags);
 int moult_setns(int descriptor, int kind);
 int moult_pivot_root(const char *new_root, const char *put_old);
