@@ -1,6 +1,30 @@
 import ArgumentParser
+import Glibc
+import Kernel
 
 @main
 struct Moult: ParsableCommand {
-  static let configuration = CommandConfiguration(commandName: "moult")
+  static let configuration = CommandConfiguration(
+    commandName: "moult",
+    abstract: "Change the QEMU of a running virtual machine, and nobody notices.",
+    discussion: """
+      VM is a guest's name (-name), a pid, a pidfile or a QMP socket path.
+
+      Exit codes: 0 done; 1 failed, and the old QEMU runs on unchanged; 3 refused, with the reasons; \
+      4 switched, then rolled back; 5 a person has to look: the message says what state the VM is in; \
+      64 wrong usage.
+      """,
+    version: "0.1.0",
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self])
+}
+
+/// What `moult` ends with, as scripts rely on it.
+enum ExitStatus: Int32 {
+  case done = 0
+  case failed = 1
+  case refused = 3
+  case rolledBack = 4
+  case needsPerson = 5
+
+  var code: ExitCode { ExitCode(rawValue) }
 }

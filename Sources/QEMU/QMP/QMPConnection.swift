@@ -192,3 +192,18 @@ public final class QMPConnection {
     }
   }
 }
+
+extension QEMUVersion {
+  /// From what `--version` prints: `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`.
+  public init?(banner: String) {
+    let words = banner.split(whereSeparator: \.isWhitespace)
+    guard let marker = words.firstIndex(of: "version"), marker + 1 < words.endIndex else { return nil }
+    let numbers = words[marker + 1].split(separator: ".").map { Int($0) }
+    guard numbers.count >= 2, let major = numbers[0], let minor = numbers[1] else { return nil }
+    var package = ""
+    if let start = banner.firstIndex(of: "("), let end = banner[start...].firstIndex(of: ")") {
+      package = String(banner[banner.index(after: start)..<end])
+    }
+    self.init(major: major, minor: minor, micro: numbers.count > 2 ? numbers[2] ?? 0 : 0, package: package)
+  }
+}

@@ -1,0 +1,193 @@
+public import Kernel
+
+/// What a running QEMU says of itself over QMP. Two twins of one VM must agree on all of it but the state.
+public struct LiveMachine: Sendable, Equatable {
+  /// One block node. Source: `query-named-block-nodes`.
+  public struct Node: Sendable, Equatable, Hashable {
+    /// nil for a name that QEMU made up (`#block123`): those differ between twins.
+    public var name: String?
+    public var driver: String
+    public var file: String
+    public var depth: Int
+  }
+  /// What a guest's disk or drive holds. Source: `query-block`.
+  public struct Drive: Sendable, Equatable, Hashable {
+    public var device: String
+    public var qdev: String
+    /// The active image; nil for an empty drive.
+    public var file: String?
+    public var nodeName: String?
+    public var driver: String?
+    /// Throttling and the like, set at start or live, as sorted text.
+    public var limits: String
+  }
+
+  public var status: String
+  /// The resolved type such as `pc-q35-7.2`. Source: QOM `/machine`, `type`.
+  public var machineType: String
+  public var drives: [Drive]
+  public var nodes: [Node]
+  /// Device id → type. Source: QOM `/machine/peripheral`.
+  public var devices: [String: String]
+  /// Types of the devices without an id, in order. Source: QOM `/machine/peripheral-anon`.
+  public var anonymousDevices: [String]
+  public var objects: [String: String]
+  public var chardevs: [String]
+  /// Thread ids of the vCPUs by index. Source: `query-cpus-fast`.
+  public var vcpuThreads: [Int32]
+  public var iothreads: [String: Int32]
+  public var memoryDevices: Int
+  public var hasBlockJobs: Bool
+  public var migrationStatus: String?
+  public var migrationBlockers: [String]
+  public var migrationCapabilities: [String: Bool]
+  public var migrationParameters: [String: JSONValue]
+}
+
+extension LiveMachine {
+  /// Asks a QEMU everything at once: the commands are sent together, so that it costs one round trip.
+  public static func query(_ monitor: QMPConnection) throws(Failure) -> LiveMachine {
+    let queries: [(String, JSONValue?)] = [
+      ("query-status", nil),
+      ("qom-get", ["path": "/machine", "property": "type"]),
+      ("query-block", nil),
+      ("query-named-block-nodes", ["flat": true]),
+      ("qom-list", ["path": "/machine/peripheral"]),
+      ("qom-list", ["path": "/machine/peripheral-anon"]),
+      ("qom-list", ["path": "/objects"]),
+      ("query-chardev", nil),
+      ("query-cpus-fast", nil),
+      ("query-iothreads", nil),
+      ("query-memory-devices", nil),
+      ("query-block-jobs", nil),
+      ("query-migrate", nil),
+      ("query-migrate-capabilities", nil),
+      ("query-migrate-parameters", nil),
+    ]
+    var pending: [Int64] = []
+    for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
+    var answers: [JSONValue] = []
+    for (identifier, query) in zip(pending, queries) {
+      answers.append(try monitor.reply(to: identifier, command: query.0))
+    }
+    return LiveMachine(answers: answers)
+  }
+
+  /// - Parameter answers: the return values in the order of `query`'s commands.
+  init(answers: [JSONValue]) {
+    status = answers[0]["status"]?.string ?? "unknown"
+    machineType = Self.typeName(answers[1].string ?? "")
+    drives = (answers[2].array ?? []).map(Drive.init)
+    nodes = (answers[3].array ?? []).map(Node.init)
+    devices = Self.children(answers[4])
+    anonymousDevices = Self.orderedChildren(answers[5]).map(\.type)
+    objects = Self.children(answers[6])
+    chardevs = (answers[7].array ?? []).compactMap { $0["label"]?.string }.sorted()
+    vcpuThreads = (answers[8].array ?? [])
+      .sorted { ($0["cpu-index"]?.integer ?? 0) < ($1["cpu-index"]?.integer ?? 0) }
+      .compactMap { $0["thread-id"]?.integer.map(Int32.init) }
+    iothreads = [:]
+    for thread in answers[9].array ?? [] {
+      if let id = thread["id"]?.string, let number = thread["thread-id"]?.integer { iothreads[id] = Int32(number) }
+    }
+    memoryDevices = answers[10].array?.count ?? 0
+    hasBlockJobs = !(answers[11].array ?? []).isEmpty
+    migrationStatus = answers[12]["status"]?.string
+    migrationBlockers = (answers[12]["blocked-reasons"]?.array ?? []).compactMap(\.string)
+    migrationCapabilities = [:]
+    for entry in answers[13].array ?? [] {
+      if let name = entry["capability"]?.string, let state = entry["state"]?.bool { migrationCapabilities[name] = state }
+    }
+    migrationParameters = answers[14].object ?? [:]
+  }
+
+  private static func typeName(_ type: String) -> String {
+    type.hasSuffix("-machine") ? String(type.dropLast("-machine".count)) : type
+  }
+
+  /// QOM children with their types; QOM lists properties such as `type`, too.
+  private static func orderedChildren(_ list: JSONValue) -> [(name: String, type: String)] {
+    (list.array ?? []).compactMap { entry in
+      guard let name = entry["name"]?.string, let type = entry["type"]?.string, type.hasPrefix("child<") else { return nil }
+      return (name, String(type.dropFirst("child<".count).dropLast()))
+    }
+  }
+
+  private static func children(_ list: JSONValue) -> [String: String] {
+    Dictionary(orderedChildren(list).map { ($0.name, $0.type) }) { _, last in last }
+  }
+}
+
+extension LiveMachine.Node {
+  init(_ node: JSONValue) {
+    let given = node["node-name"]?.string
+    name = given.flatMap { $0.hasPrefix("#") ? nil : $0 }
+    driver = node["drv"]?.string ?? ""
+    file = node["file"]?.string ?? ""
+    depth = Int(node["backing_file_depth"]?.integer ?? 0)
+  }
+}
+
+extension LiveMachine.Drive {
+  private static let limitMembers = [
+    "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr", "bps_max", "bps_rd_max", "bps_wr_max", "iops_max",
+    "iops_rd_max", "iops_wr_max", "iops_size", "group", "detect_zeroes", "cache",
+  ]
+
+  init(_ drive: JSONValue) {
+    device = drive["device"]?.string ?? ""
+    qdev = drive["qdev"]?.string ?? ""
+    let inserted = drive["inserted"]
+    file = inserted?["file"]?.string
+    nodeName = inserted?["node-name"]?.string.flatMap { $0.hasPrefix("#") ? nil : $0 }
+    driver = inserted?["drv"]?.string
+    var text = ""
+    for member in Self.limitMembers {
+      if let value = inserted?[member] { text += "\(member)=\(value) " }
+    }
+    limits = text
+  }
+}
+
+extension LiveMachine {
+  /// In what this twin's machine differs from `other`'s, in words; empty when they agree.
+  ///
+  /// Monitors that moult itself added (`moult-…`) and names that QEMU made up are left out.
+  public func differences(from other: LiveMachine) -> [String] {
+    var found: [String] = []
+    func compare<Value: Equatable>(_ what: String, _ mine: Value, _ theirs: Value) {
+      if mine != theirs { found.append("\(what): \(mine) here, \(theirs) there") }
+    }
+    compare("machine type", machineType, other.machineType)
+    compare("vCPUs", vcpuThreads.count, other.vcpuThreads.count)
+    compare("I/O threads", iothreads.keys.sorted(), other.iothreads.keys.sorted())
+    compare("memory devices", memoryDevices, other.memoryDevices)
+    compare(
+      "character devices", chardevs.filter { !$0.hasPrefix("moult-") }, other.chardevs.filter { !$0.hasPrefix("moult-") })
+    for id in Set(devices.keys).union(other.devices.keys).sorted() where devices[id] != other.devices[id] {
+      found.append("device \(id): \(devices[id] ?? "absent") here, \(other.devices[id] ?? "absent") there")
+    }
+    compare("devices without id", anonymousDevices, other.anonymousDevices)
+    compare("objects", objects.keys.sorted(), other.objects.keys.sorted())
+    let (mine, theirs) = (drives.map(\.comparable), other.drives.map(\.comparable))
+    for drive in mine where !theirs.contains(drive) { found.append("drive here only: \(drive)") }
+    for drive in theirs where !mine.contains(drive) { found.append("drive there only: \(drive)") }
+    let (nodes, others) = (nodes.map(\.comparable).sorted(), other.nodes.map(\.comparable).sorted())
+    for node in nodes where !others.contains(node) { found.append("block node here only: \(node)") }
+    for node in others where !nodes.contains(node) { found.append("block node there only: \(node)") }
+    if nodes.count != others.count, found.isEmpty { found.append("block nodes: \(nodes.count) here, \(others.count) there") }
+    return found
+  }
+}
+
+extension LiveMachine.Drive {
+  fileprivate var comparable: String {
+    "\(device.isEmpty ? qdev : device) \(file.map { $0.hasPrefix("json:") ? "json" : $0 } ?? "empty") \(driver ?? "") \(limits)"
+  }
+}
+extension LiveMachine.Node {
+  /// A `json:` file name is QEMU's own rendering and differs between versions: the nodes below it tell the files.
+  fileprivate var comparable: String {
+    "\(name ?? "") \(driver) \(file.hasPrefix("json:") ? "json" : file)"
+  }
+}

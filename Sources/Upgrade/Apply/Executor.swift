@@ -1,0 +1,85 @@
+public import Kernel
+public import QEMU
+
+/// Carries a plan out, step by step, and takes it back when a step fails.
+///
+/// It only sequences: every effect is a call to the host, every decision was made in the plan. The
+/// rules it keeps whatever fails: the new QEMU is resumed only after the old one has reported that
+/// the migration is complete or is dead; the old one is continued only after the new one is dead and
+/// only if the new one never ran.
+public final class Executor {
+  public enum Progress: Sendable {
+    case began(StepName, why: String)
+    case ended(StepName, milliseconds: Double)
+    case failed(StepName, Failure)
+    case undoing
+  }
+
+  let plan: UpgradePlan
+  let host: any Host
+  let progress: (Progress) -> Void
+  let began: Instant
+
+  var record: UpgradeRecord
+  var steps: [UpgradeReport.Step] = []
+  var notes: [String] = []
+  /// What the old QEMU had set before moult changed it.
+  var old: LiveMachine { plan.observation.live }
+  var new: LiveMachine?
+  var extraMemory: UInt64?
+  var isLocked = false
+  var migrationStarted = false
+  /// The new QEMU has the whole guest: from here on it does not matter if the old one dies.
+  var newHoldsGuest = false
+
+  public init(plan: UpgradePlan, host: any Host, began: Instant, progress: @escaping (Progress) -> Void) {
+    self.plan = plan
+    self.host = host
+    self.progress = progress
+    self.began = began
+    record = UpgradeRecord(
+      id: plan.id, vm: plan.vm, key: plan.key, state: .underWay, old: plan.observation.process,
+      oldVersion: plan.observation.version, oldBinary: plan.observation.binary, oldRoot: plan.observation.root,
+      new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
+      memory: plan.memory.strategy, stages: plan.stages, exchanged: [], hasResumed: false, kept: nil,
+      pauseMilliseconds: nil)
+  }
+
+  /// Runs all steps. Does not throw: whatever happens is in the report.
+  public func run() -> UpgradeReport {
+    if !plan.blockers.isEmpty { return report(.refused) }
+    for step in plan.steps.map(\.name) {
+      do {
+        try take(step)
+      } catch {
+        progress(.failed(step, error))
+        return fail(at: step, error)
+      }
+    }
+    return report(plan.request.hold ? .held : .committed)
+  }
+
+  private func take(_ step: StepName) throws(Failure) {
+    let start = host.now() - began
+    progress(.began(step, why: plan.steps.first { $0.name == step }?.why ?? ""))
+    var outcome = "failed"
+    defer {
+      steps.append(UpgradeReport.Step(name: step, start: start, end: host.now() - began, outcome: outcome))
+    }
+    if isLocked { try host.journal(entry(step, .begin)) }
+    try perform(step)
+    outcome = "done"
+    if isLocked { try host.journal(entry(step, .done)) }
+    progress(.ended(step, milliseconds: host.now() - began - start))
+  }
+
+  func entry(_ step: StepName, _ phase: JournalEntry.Phase, note: String? = nil) -> JournalEntry {
+    JournalEntry(step: step, phase: phase, milliseconds: host.now() - began, note: note)
+  }
+
+  func report(_ outcome: UpgradeReport.Outcome, failure: (StepName, Failure)? = nil) -> UpgradeReport {
+    UpgradeReport(
+      outcome: outcome, pauseMilliseconds: record.pauseMilliseconds, totalMilliseconds: host.now() - began,
+      extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes)
+  }
+}

@@ -1,0 +1,59 @@
+import Glibc
+import Kernel
+
+/// A descriptor with several users: closed when the last of them lets go.
+final class DescriptorBox {
+  private let owned: OwnedFD
+  var raw: CInt { owned.raw }
+  init(_ owned: consuming OwnedFD) { self.owned = owned }
+  func duplicate() throws(Failure) -> OwnedFD { try owned.duplicate() }
+}
+
+/// A process that is held by pidfd: the number cannot come to mean another one.
+final class ProcessHandle {
+  private let pidfd: Pidfd
+  private var isReaped = false
+  var pid: pid_t { pidfd.pid }
+  var raw: CInt { pidfd.raw }
+  var hasExited: Bool { pidfd.hasExited }
+
+  init(pid: pid_t) throws(Failure) { pidfd = try Pidfd(pid: pid) }
+  init(_ pidfd: consuming Pidfd) { self.pidfd = pidfd }
+
+  func kill() throws(Failure) { try pidfd.send(signal: SIGKILL) }
+  func duplicate(descriptor: CInt) throws(Failure) -> OwnedFD { try pidfd.duplicate(descriptor: descriptor) }
+
+  /// Waits for the end of a child of ours that was killed, and collects it.
+  func waitForExit() throws(Failure) {
+    _ = try pidfd.waitForExit(timeoutMilliseconds: 10_000)
+    reap(if: true)
+  }
+
+  /// Collects the exit status of a child of ours, so that no zombie stays.
+  func reap(if isChild: Bool) {
+    guard isChild, !isReaped, hasExited else { return }
+    var status: CInt = 0
+    waitpid(pid, &status, WNOHANG)
+    isReaped = true
+  }
+}
+
+/// Last words where nobody is left to throw to.
+enum FileDescriptorOutput {
+  static func error(_ text: String) {
+    let bytes = Array((text + "\n").utf8)
+    _ = write(2, bytes, bytes.count)
+  }
+}
+
+/// The two ends of a connection with a process to be started.
+struct Channel {
+  let ours: DescriptorBox
+  let theirs: DescriptorBox
+
+  init() throws(Failure) {
+    let pair = try UnixSocket.pair()
+    ours = DescriptorBox(try pair.first.duplicate())
+    theirs = DescriptorBox(try pair.second.duplicate())
+  }
+}

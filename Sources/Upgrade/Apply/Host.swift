@@ -1,0 +1,83 @@
+public import Kernel
+public import QEMU
+
+/// One of the two QEMUs of a VM.
+public enum Side: String, Sendable, Codable {
+  /// The one that runs the guest when the upgrade starts.
+  case old
+  /// The one that is to run it.
+  case new
+}
+
+/// Everything an upgrade does to the world: the only way out of the executor.
+///
+/// The real one is `LinuxHost`; tests have one that models two QEMUs, records every call and fails
+/// any of them. Nothing here decides anything.
+public protocol Host: AnyObject {
+  func now() -> Instant
+
+  /// Takes the VM's lock; fails at once when somebody holds it.
+  func lock(_ plan: UpgradePlan) throws(Failure)
+  /// Lets go of the lock and removes the VM's state directory; after an undone rollback, the upgrade that
+  /// was held before is held again.
+  func unlock(undone: Bool)
+  /// Appends to the VM's journal.
+  func journal(_ entry: JournalEntry) throws(Failure)
+  /// Writes what later commands (`commit`, `rollback`, `recover`) need to know.
+  func save(_ record: UpgradeRecord) throws(Failure)
+
+  func keepRuntime(_ plan: UpgradePlan) throws(Failure) -> KeptRuntime
+  func dropRuntime(_ runtime: KeptRuntime) throws(Failure)
+
+  func makeStage(_ stage: Stage) throws(Failure)
+  /// Removes the stage and what it holds; nothing if it is not there.
+  func removeStage(_ stage: Stage) throws(Failure)
+
+  /// Starts the new QEMU, waiting, and greets it. The process is the host's to `end`.
+  func launch(_ plan: UpgradePlan) throws(Failure) -> LaunchedTwin
+  func live(_ side: Side) throws(Failure) -> LiveMachine
+  /// Gives every thread of the new QEMU the affinity, policy, nice value and cgroup of its counterpart.
+  func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure)
+  /// Gives each staged name the owner, mode and attributes of its public counterpart, and makes sure
+  /// that the new QEMU listens at every staged socket.
+  func finishStage(_ stage: Stage) throws(Failure)
+
+  func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue
+  /// Hands each side its end of the migration stream and starts the migration.
+  func startMigration() throws(Failure)
+  /// Waits for `side` to report one of `states`.
+  /// - Parameter peerMustLive: whether the death of the other QEMU ends the wait with a failure.
+  func awaitMigration(_ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool) throws(Failure) -> String
+  /// When `side` emitted its last event of that name, microseconds of real time; nil if it did not.
+  func eventTime(_ side: Side, _ name: String) -> Int64?
+  func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure)
+
+  /// Swaps one public name with its staged one; makes it public where nothing was.
+  func exchange(_ exchange: NameExchange) throws(Failure)
+  /// Whether what was staged is what is public now, by inode.
+  func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool
+  /// Connects to the public monitor and makes sure that the new QEMU answers there.
+  func verifyPublicMonitor(_ plan: UpgradePlan) throws(Failure)
+  /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories.
+  func settle(_ plan: UpgradePlan) throws(Failure)
+
+  func isAlive(_ side: Side) -> Bool
+  /// Kills the process and returns once it is gone; nothing if it is gone already.
+  func end(_ side: Side) throws(Failure)
+  /// Watches the guest in the new QEMU; fails when it is not healthy.
+  func watch(seconds: Double) throws(Failure)
+  /// From now on Ctrl-C is noted but interrupts no wait.
+  func ignoreInterrupts()
+  /// Bytes that both twins and moult take beyond what the old one took alone.
+  func extraMemory() -> UInt64
+}
+
+/// The new QEMU once it answers.
+public struct LaunchedTwin: Sendable, Equatable, Codable {
+  public var process: ProcessIdentity
+  public var version: QEMUVersion
+  public init(process: ProcessIdentity, version: QEMUVersion) {
+    self.process = process
+    self.version = version
+  }
+}

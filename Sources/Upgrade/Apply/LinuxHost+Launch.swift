@@ -1,0 +1,100 @@
+import Glibc
+public import Kernel
+public import QEMU
+import Sandbox
+
+/// Starting the new QEMU.
+extension LinuxHost {
+  /// Seconds until a new QEMU must have greeted. It takes tens of milliseconds; a loaded host takes longer.
+  static let greetingSeconds = 60.0
+
+  public func launch(_ plan: UpgradePlan) throws(Failure) -> LaunchedTwin {
+    let (pid, streams, control, stream) = try spawn(plan)
+    let handle = try ProcessHandle(pid: pid)
+    newProcess = handle
+    reactor.add(handle.raw) { [unowned self] () throws(Failure) in self.reactor.remove(handle.raw) }
+    rememberMessages(of: streams[2])
+
+    let monitor = QMPConnection(try control.duplicate(), subject: "the new QEMU", reactor: reactor)
+    newMonitor = monitor
+    migrationStream = stream
+    let version: QEMUVersion
+    do { version = try monitor.negotiate(seconds: Self.greetingSeconds) } catch {
+      throw try startFailure(plan, error)
+    }
+    return LaunchedTwin(
+      process: ProcessIdentity(pid: handle.pid, startTime: try ProcessStatus.read(pid: handle.pid).startTime), version: version)
+  }
+
+  /// Starts the process. Of its ends of the channels it has the only ones when this returns: otherwise
+  /// its death would go unnoticed.
+  private func spawn(
+    _ plan: UpgradePlan
+  ) throws(Failure) -> (pid: pid_t, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
+    let (control, stream) = (try Channel(), try Channel())
+    var inherited = [
+      ProcessPlan.Inherited(source: control.theirs.raw, number: LaunchPlan.controlDescriptor),
+      ProcessPlan.Inherited(source: stream.theirs.raw, number: LaunchPlan.migrationDescriptor),
+    ]
+    var kept = [control.theirs, stream.theirs]
+    for memory in LaunchPlan.sharedMemory(plan) {
+      let file = DescriptorBox(try oldProcess.duplicate(descriptor: memory.source))
+      kept.append(file)
+      inherited.append(ProcessPlan.Inherited(source: file.raw, number: memory.number))
+    }
+    let streams = try standardStreams()
+    let process = LaunchPlan.process(
+      plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)
+    let sandbox = LaunchPlan.sandbox(plan)
+    defer { withExtendedLifetime((kept, streams)) {} }
+    do {
+      let child = try Sandbox.launch(sandbox, process)
+      return (child.pid, streams, control.ours, stream.ours)
+    } catch {
+      var failure = error
+      if failure.hint == nil, failure.step == "execute" { failure.hint = "is it a QEMU for this machine, and are its libraries there?" }
+      throw failure
+    }
+  }
+
+  private struct StandardStream {
+    var stream: ProcessPlan.Stream
+    var box: DescriptorBox?
+  }
+
+  /// The old QEMU's own standard streams: the same open files, so that a log is written on, never truncated.
+  private func standardStreams() throws(Failure) -> [StandardStream] {
+    var streams: [StandardStream] = []
+    for number in CInt(0)...2 {
+      do {
+        let box = DescriptorBox(try oldProcess.duplicate(descriptor: number))
+        streams.append(StandardStream(stream: .descriptor(box.raw), box: box))
+      } catch where error.errno == .badFileDescriptor {
+        streams.append(StandardStream(stream: .null, box: nil))
+      }
+    }
+    return streams
+  }
+
+  private func rememberMessages(of stream: StandardStream) {
+    guard let box = stream.box, let status = try? Files.status(of: box.raw), status.isRegularFile,
+      let file = try? OwnedFD.open("/proc/self/fd/\(box.raw)", O_RDONLY)
+    else { return }  // A terminal, a pipe or /dev/null: nothing to read back.
+    messages = (DescriptorBox(file), status.size)
+  }
+
+  /// Why the new QEMU ended before it greeted: what it wrote, or what the binary alone says.
+  private func startFailure(_ plan: UpgradePlan, _ failure: Failure) throws(Failure) -> Failure {
+    if failure.errno == .interrupted || failure.errno == .timedOut { return failure }
+    var reason = newMessages()
+    if reason == nil {
+      // Its messages went where they cannot be read back. Tried alone, it may say what is wrong with it.
+      let facts = try TargetProbe.run(plan.observation, plan.request, reactor: reactor)
+      let blockers = UpgradePlan.versionBlockers(plan.observation, facts)
+      reason = blockers.first.map { "\($0.option): \($0.reason)" } ?? "it ended at its start; its messages are in the VM's log"
+    }
+    return Failure(
+      step: "start the new QEMU", subject: plan.request.binary, reason: reason,
+      hint: "moult plan \(plan.vm) --to \(plan.request.binary) tells more")
+  }
+}

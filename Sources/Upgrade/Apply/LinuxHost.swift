@@ -1,0 +1,293 @@
+import Glibc
+public import Kernel
+public import QEMU
+import Sandbox
+
+/// The real world: processes, QMP connections, files and namespaces of this machine.
+public final class LinuxHost: Host {
+  let reactor: Reactor
+  let state: StateDirectory
+  /// The old QEMU's monitor, held since the observation.
+  let oldMonitor: QMPConnection
+  let oldProcess: ProcessHandle
+  var newMonitor: QMPConnection?
+  var newProcess: ProcessHandle?
+  /// Our end of the migration stream until the old QEMU has it.
+  var migrationStream: DescriptorBox?
+  /// Of the new QEMU's standard error, if it is a file: where its messages begin.
+  var messages: (file: DescriptorBox, offset: Int64)?
+  /// The held upgrade that this one takes back.
+  let superseded: UpgradeRecord?
+  private var lockFile: DescriptorBox?
+  private var journalFile: DescriptorBox?
+  private var key = ""
+  private let signals: CInt
+  private let nextSignal: () throws(Failure) -> CInt?
+  private var isInterruptible = true
+  /// Stages made by this host, and the inodes that the exchange makes public, by staged path.
+  var madeStages: Set<String> = []
+  var staged: [String: FileIdentity] = [:]
+  /// Events taken from the connections, kept so that their times can be asked for later.
+  private var seen: [(side: Side, event: QMPEvent)] = []
+
+  /// - Parameters:
+  ///   - monitor: the connection that the observation was made over.
+  ///   - signals: a signalfd for SIGINT, SIGTERM and SIGHUP; stays the caller's.
+  ///   - nextSignal: takes a signal from it.
+  public init(
+    observation: Observation, monitor: QMPConnection, reactor: Reactor, state: StateDirectory, signals: CInt,
+    nextSignal: @escaping () throws(Failure) -> CInt?, superseded: UpgradeRecord? = nil
+  ) throws(Failure) {
+    self.superseded = superseded
+    self.signals = signals
+    self.nextSignal = nextSignal
+    self.reactor = reactor
+    self.state = state
+    oldMonitor = monitor
+    oldProcess = try ProcessHandle(pid: observation.process.pid)
+    // The pidfd pins whoever has the pid now: it must still be the one that was observed.
+    if try ProcessStatus.read(pid: observation.process.pid).startTime != observation.process.startTime {
+      throw Failure(step: "find the VM", subject: "\(observation.process.pid)", reason: "the process has ended")
+    }
+    reactor.add(signals) { [unowned self] () throws(Failure) in try self.interrupted() }
+    reactor.add(oldProcess.raw) { [unowned self] () throws(Failure) in self.reactor.remove(self.oldProcess.raw) }
+  }
+
+  deinit {
+    reactor.remove(signals)
+    reactor.remove(oldProcess.raw)
+    if let newProcess { reactor.remove(newProcess.raw) }
+  }
+
+  private func interrupted() throws(Failure) {
+    guard let signal = try nextSignal(), isInterruptible else { return }
+    let name = [SIGINT: "Ctrl-C (SIGINT)", SIGTERM: "SIGTERM", SIGHUP: "SIGHUP"][signal] ?? "signal \(signal)"
+    throw Failure(step: "interrupted by", subject: name, errno: .interrupted)
+  }
+
+  public func ignoreInterrupts() { isInterruptible = false }
+  public func now() -> Instant { Instant.now() }
+
+  // MARK: State
+
+  public func lock(_ plan: UpgradePlan) throws(Failure) {
+    let file = DescriptorBox(try state.lock(plan.key))
+    if let record = try state.record(plan.key) {
+      switch record.state {
+      case .probation where record.id == superseded?.id: break
+      case .probation:
+        throw Failure(
+          step: "lock the VM", subject: plan.vm, reason: "upgrade \(record.id) is held in probation",
+          hint: "moult commit \(plan.vm), or moult rollback \(plan.vm), first")
+      case .underWay, .undoing:
+        throw Failure(
+          step: "lock the VM", subject: plan.vm, reason: "upgrade \(record.id) was interrupted",
+          hint: "see which QEMU runs the guest (moult status, and query-status of both pids there)")
+      }
+    }
+    key = plan.key
+    journalFile = DescriptorBox(
+      try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+    lockFile = file
+  }
+
+  public func unlock(undone: Bool) {
+    guard lockFile != nil else { return }
+    do {
+      if let superseded {
+        if undone {
+          try state.save(superseded)
+          lockFile = nil
+          return
+        }
+        if let kept = superseded.kept { try dropRuntime(kept) }
+      }
+      try state.remove(key)
+    } catch { FileDescriptorOutput.error("moult: could not remove the state of \(key): \(error)") }
+    lockFile = nil
+    journalFile = nil
+  }
+
+  public func journal(_ entry: JournalEntry) throws(Failure) {
+    guard let journalFile else { return }
+    let line = Array(entry.line.utf8)
+    let count = try valueOrErrno("write the journal", key) { write(journalFile.raw, line, line.count) }
+    if count != line.count { throw Failure(step: "write the journal", subject: key, errno: .noSpace, hint: "free space in /run") }
+  }
+
+  public func save(_ record: UpgradeRecord) throws(Failure) { try state.save(record) }
+
+  // MARK: QMP
+
+  func monitor(_ side: Side) throws(Failure) -> QMPConnection {
+    switch side {
+    case .old: return oldMonitor
+    case .new:
+      guard let newMonitor else { throw Failure(step: "reach", subject: "the new QEMU", reason: "it has not been started") }
+      return newMonitor
+    }
+  }
+
+  public func live(_ side: Side) throws(Failure) -> LiveMachine { try LiveMachine.query(monitor(side)) }
+
+  public func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    try monitor(side).execute(name, arguments)
+  }
+
+  public func startMigration() throws(Failure) {
+    guard let migrationStream else { throw Failure(step: "migrate", subject: "", reason: "there is no stream") }
+    _ = try monitor(.new).execute("migrate-incoming", ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")])
+    _ = try oldMonitor.execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
+    self.migrationStream = nil
+    _ = try oldMonitor.execute("migrate", ["uri": "fd:moult-migration"])
+  }
+
+  public func awaitMigration(
+    _ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool
+  ) throws(Failure) -> String {
+    let connection = try monitor(side)
+    let peer: Side = side == .old ? .new : .old
+    let step = "await migration (\(states.sorted().joined(separator: " or "))) of"
+    return try reactor.wait(seconds: seconds, step: step, subject: "the \(side.rawValue) QEMU") { () throws(Failure) -> String? in
+      while let event = try connection.takeEvent(where: { $0.name == "MIGRATION" || $0.name == "MIGRATION_PASS" }) {
+        if event.name == "MIGRATION_PASS" {
+          if states.contains("pass") { return "pass" }
+          continue
+        }
+        let status = event.data["status"]?.string ?? ""
+        if states.contains(status) { return status }
+        if ["failed", "cancelled"].contains(status) { throw self.migrationFailure(side, status) }
+      }
+      if connection.isClosed || !self.isAlive(side) { throw self.death(of: side, during: "migrate") }
+      if peerMustLive, !self.isAlive(peer) { throw self.death(of: peer, during: "migrate") }
+      return nil
+    }
+  }
+
+  /// What both QEMUs say of a migration that failed.
+  private func migrationFailure(_ side: Side, _ status: String) -> Failure {
+    var reasons = ["the \(side.rawValue) QEMU reports \(status)"]
+    for side in [Side.old, .new] where isAlive(side) {
+      do {
+        if let text = try command(side, "query-migrate", nil)["error-desc"]?.string { reasons.append("\(side.rawValue): \(text)") }
+      } catch {
+        reasons.append("\(side.rawValue): \(error)")
+      }
+    }
+    if let text = newMessages() { reasons.append(text) }
+    return Failure(step: "migrate", subject: "", reason: reasons.joined(separator: "; "))
+  }
+
+  func death(of side: Side, during step: String) -> Failure {
+    var reason = "the \(side.rawValue) QEMU ended"
+    if side == .new, let text = newMessages() { reason += ": \(text)" }
+    if side == .old { reason += " (the guest powered off, or it was killed)" }
+    return Failure(step: step, subject: "", reason: reason)
+  }
+
+  /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
+  func newMessages() -> String? {
+    guard let messages else { return nil }
+    var bytes = [UInt8](repeating: 0, count: 2000)
+    let count = pread(messages.file.raw, &bytes, bytes.count, off_t(messages.offset))
+    guard count > 0 else { return nil }
+    let text = String(decoding: bytes[..<count], as: UTF8.self).trimmingWhitespace
+    return text.isEmpty ? nil : text.split(separator: "\n").suffix(3).joined(separator: " / ")
+  }
+
+  public func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
+    let event = try monitor(side).awaitEvent(step: "await event \(name) of", seconds: seconds) { $0.name == name }
+    seen.append((side, event))
+  }
+
+  public func eventTime(_ side: Side, _ name: String) -> Int64? {
+    if let found = seen.last(where: { $0.side == side && $0.event.name == name }) { return found.event.microseconds }
+    let monitor = side == .old ? oldMonitor : newMonitor
+    return monitor?.events.last { $0.name == name }?.microseconds
+  }
+
+  // MARK: Processes
+
+  public func isAlive(_ side: Side) -> Bool {
+    switch side {
+    case .old: !oldProcess.hasExited
+    case .new: newProcess.map { !$0.hasExited } ?? false
+    }
+  }
+
+  public func end(_ side: Side) throws(Failure) {
+    guard let process = side == .old ? oldProcess : newProcess, !process.hasExited else {
+      newProcess?.reap(if: side == .new)
+      return
+    }
+    do { try process.kill() } catch {
+      if error.errno != .noSuchProcess { throw error }
+    }
+    _ = try reactor.wait(
+      seconds: 30, step: "end", subject: "the \(side.rawValue) QEMU (pid \(process.pid))",
+      hint: "it does not die of SIGKILL: it waits for a device or file system that does not answer"
+    ) { () throws(Failure) -> Bool? in process.hasExited ? true : nil }
+    process.reap(if: side == .new)
+  }
+
+  public func watch(seconds: Double) throws(Failure) {
+    let monitor = try monitor(.new)
+    isInterruptible = true
+    let deadline = Instant.now().adding(seconds: seconds)
+    let bad: Set<String> = ["GUEST_PANICKED", "BLOCK_IO_ERROR", "STOP", "SHUTDOWN", "MEMORY_FAILURE"]
+    while deadline > Instant.now() {
+      do throws(Failure) {
+        let event = try monitor.awaitEvent(step: "watch", seconds: (deadline - Instant.now()) / 1000) { bad.contains($0.name) }
+        throw Failure(step: "watch the guest in", subject: "the new QEMU", reason: "\(event.name): the guest is not healthy")
+      } catch where error.errno == .timedOut {
+        break
+      }
+    }
+    let status = try monitor.execute("query-status")["status"]?.string ?? "unknown"
+    if status != "running" { throw Failure(step: "watch the guest in", subject: "the new QEMU", reason: "it is \(status)") }
+  }
+
+  public func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure) {
+    guard let newProcess else { return }
+    var pairs = Array(zip(old.vcpuThreads, new.vcpuThreads))
+    for (id, thread) in old.iothreads {
+      if let twin = new.iothreads[id] { pairs.append((thread, twin)) }
+    }
+    let shared = try CgroupMembership.of(process: oldProcess.pid)
+    for (from, to) in pairs {
+      let wanted = try Scheduling.read(thread: from)
+      if try Scheduling.read(thread: to) != wanted { try wanted.apply(to: to) }
+      for membership in try CgroupMembership.of(thread: from, in: oldProcess.pid) where !shared.contains(membership) {
+        try membership.join(thread: to, of: newProcess.pid)
+      }
+    }
+  }
+
+  public func extraMemory() -> UInt64 {
+    // Cheap counters; the proportional set size would walk every page table of the guest's RAM.
+    var bytes: UInt64 = 0
+    for (pid, fields) in [(newProcess?.pid ?? 0, ["RssAnon:"]), (getpid(), ["RssAnon:"])] where pid != 0 {
+      guard let text = try? Files.readText("/proc/\(pid)/status") else { continue }
+      for line in text.split(separator: "\n") where fields.contains(where: line.hasPrefix) {
+        bytes += (line.split(separator: " ").dropLast().last.flatMap { UInt64($0) } ?? UInt64(0)) << 10
+      }
+    }
+    return bytes
+  }
+}
+
+extension JournalEntry {
+  /// One line, written by hand: it is written while the guest stands still.
+  var line: String {
+    var note = ""
+    for character in (self.note ?? "").unicodeScalars {
+      switch character {
+      case "\"", "\\": note += "\\" + String(character)
+      case _ where character.value < 0x20: note += " "
+      default: note.unicodeScalars.append(character)
+      }
+    }
+    let time = String(Int(milliseconds * 1000))
+    return "{\"us\":\(time),\"step\":\"\(step.rawValue)\",\"phase\":\"\(phase.rawValue)\"\(note.isEmpty ? "" : ",\"note\":\"\(note)\"")}\n"
+  }
+}

@@ -1,0 +1,87 @@
+public import Kernel
+public import QEMU
+
+/// One line of the journal: written before and after every step.
+public struct JournalEntry: Sendable, Equatable, Codable {
+  public enum Phase: String, Sendable, Codable { case begin, done, failed, undoing, undone }
+  public var step: StepName
+  public var phase: Phase
+  /// Milliseconds since the upgrade began.
+  public var milliseconds: Double
+  public var note: String?
+}
+
+/// The files that run the old version once the package manager has replaced them.
+public struct KeptRuntime: Sendable, Equatable, Codable {
+  public struct File: Sendable, Equatable, Codable {
+    /// Where the file lies for QEMU.
+    public var path: String
+    /// What lay there when it was kept: when it still does, the copy is not needed.
+    public var original: FileIdentity
+    public init(path: String, original: FileIdentity) {
+      self.path = path
+      self.original = original
+    }
+  }
+  /// The directory of the copies: each at its own path below it.
+  public var directory: String
+  public var binary: String
+  public var root: String?
+  public var files: [File]
+  public init(directory: String, binary: String, root: String?, files: [File]) {
+    self.directory = directory
+    self.binary = binary
+    self.root = root
+    self.files = files
+  }
+}
+
+/// What a later command must know of an upgrade that is under way or held.
+public struct UpgradeRecord: Sendable, Equatable, Codable {
+  public enum State: String, Sendable, Codable { case underWay = "under-way", probation, undoing }
+  public var id: String
+  public var vm: String
+  public var key: String
+  public var state: State
+  public var old: ProcessIdentity
+  public var oldVersion: QEMUVersion
+  public var oldBinary: String
+  public var oldRoot: String?
+  public var new: LaunchedTwin?
+  public var newBinary: String
+  public var newRoot: String?
+  /// The QMP socket's public path.
+  public var monitor: String
+  public var memory: MemoryStrategy
+  public var stages: [Stage]
+  public var exchanged: [NameExchange]
+  /// The guest has run in the new QEMU: the old one must never run it again.
+  public var hasResumed: Bool
+  public var kept: KeptRuntime?
+  public var pauseMilliseconds: Double?
+}
+
+/// How an upgrade ended.
+public struct UpgradeReport: Sendable {
+  public enum Outcome: String, Sendable, Codable {
+    case committed, held, refused, failed
+    case rolledBack = "rolled-back"
+    /// Neither QEMU runs the guest, or it cannot be told: somebody has to look.
+    case needsPerson = "needs-person"
+  }
+  public struct Step: Sendable, Codable {
+    public var name: StepName
+    public var start: Double
+    public var end: Double
+    public var outcome: String
+  }
+  public var outcome: Outcome
+  public var pauseMilliseconds: Double?
+  public var totalMilliseconds: Double
+  public var extraMemoryBytes: UInt64?
+  public var new: LaunchedTwin?
+  public var steps: [Step]
+  public var failure: (step: StepName, failure: Failure)?
+  /// What could not be undone or tidied up, each in a sentence.
+  public var notes: [String]
+}

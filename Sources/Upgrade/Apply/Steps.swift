@@ -1,0 +1,204 @@
+import Kernel
+import QEMU
+
+/// What each step does.
+extension Executor {
+  /// Longest wait for a QEMU to load or save device state, seconds: it takes milliseconds.
+  static let switchSeconds = 20.0
+  /// First limit of the pause that copying RAM may cause, milliseconds, and the last one.
+  static let firstDowntimeLimit: Int64 = 20
+  static let lastDowntimeLimit: Int64 = 1000
+  /// Passes over guest RAM before the limit is raised, and before giving up.
+  static let patientPasses = 4
+  static let mostPasses = 200
+
+  func perform(_ step: StepName) throws(Failure) {
+    switch step {
+    case .lock: try lock()
+    case .keep: record.kept = try host.keepRuntime(plan)
+    case .stage: for stage in plan.stages { try host.makeStage(stage) }
+    case .launch: try launch()
+    case .compare: try compare()
+    case .migrate: try migrate()
+    case .pause: try awaitPause()
+    case .switch: try switchOver()
+    case .exchange: try exchangeNames()
+    case .verify: try verifyNames()
+    case .resume: try resume()
+    case .retire: retire()
+    case .probation: try host.watch(seconds: plan.request.probation ?? 0)
+    case .commit: try commit()
+    }
+  }
+
+  private func lock() throws(Failure) {
+    try host.lock(plan)
+    isLocked = true
+    try host.save(record)
+  }
+
+  private func launch() throws(Failure) {
+    let twin = try host.launch(plan)
+    record.new = twin
+    try host.save(record)
+  }
+
+  /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
+  private func compare() throws(Failure) {
+    let new = try host.live(.new)
+    let differences = new.differences(from: old)
+    if !differences.isEmpty {
+      throw Failure(
+        step: "compare the twins of", subject: plan.vm,
+        reason: "the new QEMU's machine is not the VM's: " + differences.joined(separator: "; "),
+        hint: "the live VM has changed since its command line was written, or the versions differ: undo the change, or restart the VM")
+    }
+    self.new = new
+    try host.matchThreads(old: old, new: new)
+    for stage in plan.stages { try host.finishStage(stage) }
+  }
+
+  /// Capabilities of this migration, by side. A mismatch of `x-ignore-shared` is fatal to the new QEMU;
+  /// without `return-path` the old one can miss that the new one failed to load.
+  private func capabilities(_ side: Side) -> [String: Bool] {
+    var wanted = ["events": true, "return-path": true]
+    if plan.memory.strategy == .shared { wanted["x-ignore-shared"] = true }
+    if side == .old {
+      wanted["pause-before-switchover"] = true
+      // What somebody else had set for a migration of their own must not apply to this one.
+      for (name, isOn) in old.migrationCapabilities where isOn && wanted[name] == nil { wanted[name] = false }
+    }
+    return wanted
+  }
+
+  private func migrate() throws(Failure) {
+    migrationStarted = true
+    for side in [Side.old, .new] {
+      _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(capabilities(side)))
+    }
+    var parameters: [String: JSONValue] = [
+      "max-bandwidth": .integer(100_000_000_000), "downtime-limit": .integer(Self.firstDowntimeLimit),
+    ]
+    if let credentials = old.migrationParameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
+    if let mode = old.migrationParameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
+    _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
+    try host.startMigration()
+    _ = try host.awaitMigration(
+      .old, states: ["active", "pre-switchover"], seconds: Self.switchSeconds, peerMustLive: true)
+  }
+
+  static func capabilityList(_ wanted: [String: Bool]) -> JSONValue {
+    .object([
+      "capabilities": .array(
+        wanted.sorted { $0.key < $1.key }.map { ["capability": .string($0.key), "state": .bool($0.value)] })
+    ])
+  }
+
+  /// Waits until QEMU has stopped the guest and holds at the switchover gate: the last point to cancel.
+  private func awaitPause() throws(Failure) {
+    var limit = Self.firstDowntimeLimit
+    var passes = 0
+    while true {
+      let state = try host.awaitMigration(
+        .old, states: ["pre-switchover", "pass"], seconds: 600, peerMustLive: true)
+      if state == "pre-switchover" { return }
+      passes += 1
+      if passes > Self.mostPasses {
+        throw Failure(
+          step: "copy the RAM of", subject: plan.vm,
+          reason: "the guest writes faster than it can be copied: \(passes) passes did not suffice",
+          hint: "try again when the guest is less busy, or start the VM with memory-backend-file,share=on")
+      }
+      if passes > Self.patientPasses, limit < Self.lastDowntimeLimit {
+        limit = min(limit * 2, Self.lastDowntimeLimit)
+        _ = try host.command(.old, "migrate-set-parameters", ["downtime-limit": .integer(limit)])
+      }
+    }
+  }
+
+  /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events.
+  private func switchOver() throws(Failure) {
+    _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"])
+    _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
+    newHoldsGuest = true
+    // Until the old QEMU reports the end it could still fail and run on by itself. Dead, it cannot.
+    do {
+      _ = try host.awaitMigration(.old, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
+    } catch {
+      if host.isAlive(.old) { throw error }
+    }
+  }
+
+  private func exchangeNames() throws(Failure) {
+    for exchange in plan.stages.flatMap(\.exchanges) {
+      // Recorded first: undoing asks the file system whether it was done.
+      record.exchanged.append(exchange)
+      try host.exchange(exchange)
+    }
+  }
+
+  /// The inodes that answered for the new QEMU in `compare` must be the public ones now.
+  private func verifyNames() throws(Failure) {
+    for exchange in record.exchanged where try !host.isExchanged(exchange) {
+      throw Failure(
+        step: "verify the name", subject: exchange.published, reason: "it does not lead to the new QEMU",
+        hint: "another program changed it during the upgrade")
+    }
+  }
+
+  private func resume() throws(Failure) {
+    _ = try host.command(.new, "cont", nil)
+    try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
+    record.hasResumed = true
+    if let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.new, "RESUME") {
+      record.pauseMilliseconds = Double(resumed - stopped) / 1000
+    }
+  }
+
+  /// The guest runs in the new QEMU, and the old one can only do harm: its clients must come over, its
+  /// memory is the new one's or stale. Nothing here is a reason to go back, so nothing here throws.
+  private func retire() {
+    host.ignoreInterrupts()
+    attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
+    attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.plan) }
+    extraMemory = host.extraMemory()
+    attempt("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
+    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.plan) }
+    for stage in plan.stages {
+      attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+    }
+    attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.new) }
+    record.state = .probation
+    attempt("note the probation") { () throws(Failure) in try self.host.save(self.record) }
+  }
+
+  private func commit() throws(Failure) {
+    if let kept = record.kept { try host.dropRuntime(kept) }
+    host.unlock(undone: false)
+    isLocked = false
+  }
+
+  /// Runs something whose failure must not stop the rest; the failure becomes a note.
+  func attempt(_ what: String, _ body: () throws(Failure) -> Void) {
+    do { try body() } catch { notes.append("could not \(what): \(error)") }
+  }
+
+  /// Puts what this migration changed back to what the VM had: on the old QEMU when the upgrade is
+  /// undone, on the new one when it is done.
+  func restoreMigrationSettings(_ side: Side) throws(Failure) {
+    var wanted: [String: Bool] = [:]
+    for name in Set(capabilities(.old).keys).union(capabilities(.new).keys) {
+      if let had = old.migrationCapabilities[name] { wanted[name] = had }
+    }
+    _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(wanted))
+    var parameters: [String: JSONValue] = [:]
+    for name in ["max-bandwidth", "downtime-limit", "tls-creds", "mode"] {
+      guard let had = old.migrationParameters[name] else { continue }
+      // Set only what was changed or is not a default: not every version knows every parameter.
+      if name == "max-bandwidth" || name == "downtime-limit" || (side == .old && had.string != "" && had.string != "normal") {
+        parameters[name] = had
+      }
+    }
+    if !parameters.isEmpty { _ = try host.command(side, "migrate-set-parameters", .object(parameters)) }
+  }
+}

@@ -1,0 +1,100 @@
+public import Glibc
+public import Kernel
+import QEMU
+
+/// Finds the QEMU process that the user means.
+public enum Locator {
+  /// - Parameter selector: a guest's name, a pid, a pidfile or a QMP socket path.
+  public static func find(_ selector: String, state: StateDirectory) throws(Failure) -> pid_t {
+    if let pid = pid_t(selector) { return try process(pid, selector) }
+    if selector.contains("/") {
+      let status: FileStatus
+      do { status = try Files.status(selector) } catch {
+        throw Failure(
+          step: "find the VM", subject: selector, errno: error.errno,
+          hint: "name it by guest name, pid, pidfile or QMP socket; moult list shows them")
+      }
+      return status.isSocket ? try listener(selector) : try pidfile(selector)
+    }
+    return try named(selector, state: state)
+  }
+
+  /// Every QEMU of this host.
+  public static func all() throws(Failure) -> [pid_t] {
+    var found: [pid_t] = []
+    for pid in try ProcFS.allPids() {
+      // A process may end between the listing and the reading; then it is no VM.
+      guard let executable = try? ProcFS.executable(of: pid), isQEMU(executable.path) else { continue }
+      found.append(pid)
+    }
+    return found.sorted()
+  }
+
+  static func isQEMU(_ path: String) -> Bool {
+    let base = Paths.base(path)
+    return base.hasPrefix("qemu-system-") || base == "qemu-kvm" || base == "kvm"
+  }
+
+  private static func process(_ pid: pid_t, _ selector: String) throws(Failure) -> pid_t {
+    let executable: (path: String, deleted: Bool)
+    do { executable = try ProcFS.executable(of: pid) } catch {
+      throw Failure(
+        step: "find the VM", subject: selector, errno: error.errno,
+        reason: error.errno == .noSuchFileOrDirectory ? "there is no such process" : nil, hint: "moult list shows the VMs")
+    }
+    if !isQEMU(executable.path) {
+      throw Failure(
+        step: "find the VM", subject: selector, reason: "process \(pid) is \(executable.path), not QEMU", hint: "moult list shows the VMs")
+    }
+    return pid
+  }
+
+  private static func pidfile(_ path: String) throws(Failure) -> pid_t {
+    let text = try Files.readText(path)
+    guard let pid = pid_t(text.trimmingWhitespace), pid > 0 else {
+      throw Failure(step: "find the VM", subject: path, reason: "the file holds no pid")
+    }
+    return try process(pid, path)
+  }
+
+  /// The QEMU that listens at a socket: told by the socket's inode, so that its one client is not disturbed.
+  private static func listener(_ path: String) throws(Failure) -> pid_t {
+    let status = try Files.status(path)
+    for pid in try all() {
+      guard let table = try? UnixSocketTable.read(networkOf: pid) else { continue }
+      let inodes = Set(table.filter { $0.state == .listening && $0.isBound(to: status) }.map(\.inode))
+      if inodes.isEmpty { continue }
+      guard let descriptors = try? ProcFS.openDescriptors(of: pid) else { continue }
+      if descriptors.contains(where: { $0.socketInode.map(inodes.contains) ?? false }) { return pid }
+    }
+    throw Failure(
+      step: "find the VM", subject: path, reason: "no QEMU listens there", hint: "moult list shows the VMs")
+  }
+
+  private static func named(_ name: String, state: StateDirectory) throws(Failure) -> pid_t {
+    var matches: [pid_t] = []
+    for pid in try all() {
+      guard let arguments = try? ProcFS.arguments(of: pid), !arguments.isEmpty else { continue }
+      if MachineDescription(CommandLine(argv: arguments)).name == name { matches.append(pid) }
+    }
+    // During an upgrade two processes are one VM: the one that does not run the guest does not count.
+    let others = Set(try state.records().map { $0.hasResumed ? $0.old.pid : $0.new?.process.pid ?? 0 })
+    if matches.count > 1 { matches.removeAll { others.contains($0) } }
+    switch matches.count {
+    case 1: return matches[0]
+    case 0:
+      throw Failure(step: "find the VM", subject: name, reason: "no running QEMU has this name", hint: "moult list shows the VMs")
+    default:
+      throw Failure(
+        step: "find the VM", subject: name, reason: "\(matches.count) VMs have this name: pids \(matches.map(String.init).joined(separator: ", "))",
+        hint: "name it by pid, pidfile or QMP socket")
+    }
+  }
+}
+
+extension String {
+  var trimmingWhitespace: String {
+    let scalars = unicodeScalars.drop { $0.properties.isWhitespace }
+    return String(String.UnicodeScalarView(scalars.reversed().drop { $0.properties.isWhitespace }.reversed()))
+  }
+}

@@ -1,0 +1,194 @@
+import Glibc
+import Kernel
+import QEMU
+
+extension Observer {
+  /// The paths that the VM's QEMU made, and what the kernel says lies there.
+  static func names(
+    _ description: MachineDescription, absolute: (String) -> String, descriptors: [OpenDescriptor],
+    sockets: [UnixSocketEntry]
+  ) throws(Failure) -> [PublicName] {
+    let own = Set(descriptors.compactMap(\.socketInode))
+    let listening = sockets.filter { $0.state == .listening && own.contains($0.inode) }
+    var names: [PublicName] = []
+    func add(_ kind: PublicName.Kind, _ written: String) throws(Failure) {
+      let path = absolute(written)
+      let directory = try Paths.real(Paths.parent(path))
+      let base = Paths.base(path)
+      let status = try Files.statusIfPresent(Stage.join(directory, base))
+      let present = status.map(\.identity)
+      var owned: FileIdentity?
+      if kind == .socket, let status {
+        // Bound by this QEMU: it owns what is there. Otherwise it owns something else, or nothing.
+        owned = listening.contains { $0.isBound(to: status) } ? present : FileIdentity(device: 0, inode: 0)
+      }
+      names.append(PublicName(kind: kind, path: path, directory: directory, base: base, present: present, owned: owned))
+    }
+    var seen: Set<String> = []
+    for binding in description.bindings where binding.handover == .swap {
+      guard seen.insert(binding.address).inserted else { continue }
+      switch binding.kind {
+      case .unixSocket: try add(.socket, binding.address)
+      case .pidfile: try add(.pidfile, binding.address)
+      default: continue
+      }
+    }
+    for backend in description.memoryBackends where backend.kind == .file && backend.share {
+      guard let path = backend.path, !path.hasPrefix("/proc/"), seen.insert(path).inserted else { continue }
+      // A directory stands for a nameless file in it: nothing public.
+      if let status = try Files.statusIfPresent(absolute(path)), !status.isDirectory { try add(.memory, path) }
+    }
+    return names
+  }
+
+  /// The files that QEMU opened by path: those that argv names, and the images below them that only QEMU knows.
+  static func files(
+    _ description: MachineDescription, _ live: LiveMachine, pid: pid_t, absolute: (String) -> String,
+    descriptors: [OpenDescriptor]
+  ) throws(Failure) -> [ObservedFile] {
+    let open = Set(descriptors.map(\.status.identity))
+    // In the same mount namespace and root the same path is the same file.
+    let (theirs, ours) = (try ProcFS.namespace("mnt", of: pid), try ProcFS.namespace("mnt", of: getpid()))
+    let (theirRoot, ourRoot) = (try Files.status("/proc/\(pid)/root/"), try Files.status("/"))
+    let sharesView = theirs == ours && theirRoot.isSameFile(as: ourRoot)
+    var files: [ObservedFile] = []
+    var seen: Set<String> = []
+    func add(_ written: String, isImage: Bool, mayBeMissing: Bool) throws(Failure) {
+      let path = absolute(written)
+      guard seen.insert(path).inserted else { return }
+      let onHost = try Files.statusIfPresent(path)
+      if onHost == nil, mayBeMissing { return }
+      let forQEMU = sharesView ? onHost : try Files.statusIfPresent(path, inRootOf: pid)
+      files.append(
+        ObservedFile(
+          path: path, realPath: onHost == nil ? path : try Paths.real(path), onHost: onHost?.identity,
+          forQEMU: forQEMU?.identity, isOpen: onHost.map { open.contains($0.identity) } ?? false, isImage: isImage))
+    }
+    for image in description.images { try add(image.path, isImage: true, mayBeMissing: false) }
+    for node in live.nodes where ["file", "host_device"].contains(node.driver) && !node.file.hasPrefix("json:") {
+      try add(node.file, isImage: true, mayBeMissing: false)
+    }
+    for file in description.files where file.use != .image {
+      try add(file.path, isImage: false, mayBeMissing: file.isSearched || file.use == .log)
+    }
+    return files
+  }
+
+  /// Finds the descriptor behind each RAM backend by what the process has mapped.
+  static func memory(
+    _ description: MachineDescription, pid: pid_t, absolute: (String) -> String, descriptors: [OpenDescriptor]
+  ) throws(Failure) -> [ObservedMemory] {
+    var mapped: [FileIdentity: UInt64] = [:]
+    for region in try ProcFS.mappedFiles(of: pid) where region.isShared && region.permissions.contains("w") {
+      mapped[FileIdentity(device: region.device, inode: region.inode), default: 0] += region.size
+    }
+    var memory: [ObservedMemory] = []
+    var claimed: Set<FileIdentity> = []
+    for backend in description.guestRAM {
+      var observed = ObservedMemory(
+        id: backend.id, bytes: backend.size, descriptor: nil, isNamedFile: backend.kind == .file, whyPrivate: nil)
+      if backend.kind == .ram || !backend.share || backend.isImplicit {
+        observed.whyPrivate = "it is private memory of the running QEMU (no share=on)"
+      } else {
+        // Mapped with the backend's size, and not taken by another backend already.
+        var candidates = descriptors.filter { descriptor in
+          descriptor.status.isRegularFile && descriptor.isWritable && !claimed.contains(descriptor.status.identity)
+            && mapped[descriptor.status.identity].map { $0 >= backend.size } ?? false
+        }
+        if let path = backend.path {
+          if path.hasPrefix("/proc/self/fd/") {
+            let wanted = descriptors.first { "/proc/self/fd/\($0.number)" == path }?.status.identity
+            candidates.removeAll { $0.status.identity != wanted }
+          } else {
+            let file = absolute(path)
+            let status = try Files.statusIfPresent(file)?.identity
+            candidates.removeAll { $0.status.identity != status && !$0.target.hasPrefix(file) }
+          }
+        } else {
+          candidates.removeAll { !$0.target.hasPrefix("/memfd:") && !$0.target.hasPrefix("/dev/shm/") }
+        }
+        let files = Set(candidates.map(\.status.identity))
+        if files.count == 1, let found = candidates.first {
+          observed.descriptor = found.number
+          claimed.insert(found.status.identity)
+        } else {
+          observed.whyPrivate = files.isEmpty ? "its file is not among the running QEMU's descriptors" : "its file cannot be told from others of the same size"
+        }
+      }
+      memory.append(observed)
+    }
+    return memory
+  }
+
+  /// Descriptors that stand for something outside which no step hands over. What QEMU makes for itself
+  /// (event descriptors, KVM's), files (checked as images) and pipes are its own affair.
+  static func foreign(
+    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], memory: [ObservedMemory], pid: pid_t
+  ) -> [ForeignDescriptor] {
+    let table = Dictionary(sockets.map { ($0.inode, $0) }) { first, _ in first }
+    let listening = Set(
+      sockets.filter { entry in
+        entry.state == .listening && names.contains { $0.kind == .socket && $0.present != nil && $0.present == $0.owned && isBound(entry, $0) }
+      }.compactMap(\.path))
+    var foreign: [ForeignDescriptor] = []
+    for descriptor in descriptors where descriptor.number > 2 {
+      func flag(_ what: String) { foreign.append(ForeignDescriptor(number: descriptor.number, what: what)) }
+      if let inode = descriptor.socketInode {
+        guard let entry = table[inode] else {
+          flag("a network socket")
+          continue
+        }
+        switch entry.state {
+        case .listening, .established:
+          if let path = entry.path, listening.contains(path) { continue }
+          if entry.path == nil, entry.peerInode == nil { continue }  // its other end is gone: an old control channel
+          flag(entry.state == .listening ? "a unix socket listening at \(entry.path ?? "no path")" : "a connection to a unix socket \(entry.path ?? "")")
+        default: continue
+        }
+      } else if descriptor.target.hasPrefix("anon_inode:") {
+        let kind = descriptor.target.dropFirst("anon_inode:".count)
+        if !["[event", "[timerfd", "[signalfd", "[io_uring", "inotify", "kvm", "[pidfd", "[userfaultfd"].contains(where: kind.hasPrefix) {
+          flag("\(descriptor.target)")
+        }
+      } else if descriptor.status.isCharacterDevice {
+        let harmless = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/kvm"]
+        if !harmless.contains(descriptor.target) { flag("the device \(descriptor.target)") }
+      }
+    }
+    return foreign
+  }
+
+  private static func isBound(_ entry: UnixSocketEntry, _ name: PublicName) -> Bool {
+    guard let present = name.present else { return false }
+    return entry.fileInode == UInt32(truncatingIfNeeded: present.inode) && entry.fileDevice == present.device
+  }
+}
+
+extension Paths {
+  /// realpath(3): symbolic links resolved; the path must exist.
+  static func real(_ path: String) throws(Failure) -> String {
+    guard let resolved = realpath(path, nil) else {
+      throw Failure(step: "resolve", subject: path, errno: .init(rawValue: errno))
+    }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+}
+
+extension Files {
+  /// stat(2); nil when nothing is there.
+  static func statusIfPresent(_ path: String) throws(Failure) -> FileStatus? {
+    do { return try status(path) } catch {
+      if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
+      throw error
+    }
+  }
+
+  /// The same for a path as a process with a root or mount namespace of its own sees it.
+  static func statusIfPresent(_ path: String, inRootOf pid: pid_t) throws(Failure) -> FileStatus? {
+    do { return try Namespaces.within(pid, [.mount]) { () throws(Failure) in try status(path) } } catch {
+      if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
+      throw error
+    }
+  }
+}

@@ -1,0 +1,172 @@
+public import Glibc
+public import Kernel
+public import QEMU
+
+/// Reads everything about a VM, changing nothing: procfs, sock_diag, and QMP queries.
+public enum Observer {
+  /// Seconds that a monitor may take to greet. A healthy one takes a millisecond.
+  static let greetingSeconds = 3.0
+
+  /// - Returns: the observation, and the QMP connection it was made over: kept for the upgrade, because a
+  ///   monitor serves one client at a time.
+  public static func observe(
+    _ pid: pid_t, reactor: Reactor, state: StateDirectory
+  ) throws(Failure) -> (Observation, QMPConnection) {
+    let status = try ProcFS.status(pid)
+    let arguments = try ProcFS.arguments(of: pid)
+    let description = MachineDescription(CommandLine(argv: arguments))
+    let base = try base(of: pid, description)
+    let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
+    let descriptors = try ProcFS.openDescriptors(of: pid)
+    let sockets = try UnixSocketTable.read(networkOf: pid)
+
+    guard let first = description.qmpSockets.first else {
+      throw Failure(
+        step: "reach the VM", subject: description.name ?? "pid \(pid)", reason: "it has no QMP monitor on a unix socket",
+        hint: "start it with -qmp unix:/run/…/qmp.sock,server=on,wait=off")
+    }
+    let key = UpgradePlan.key(name: description.name, monitor: absolute(first))
+    if let holder = try state.holder(of: key) {
+      throw Failure(
+        step: "lock the VM", subject: description.name ?? "pid \(pid)",
+        reason: "another moult (pid \(holder)) is working on it", hint: "wait for it, or end it with Ctrl-C there")
+    }
+    let monitor = try connect(
+      description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
+    let live = try LiveMachine.query(monitor)
+
+    let names = try names(description, absolute: absolute, descriptors: descriptors, sockets: sockets)
+    let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
+    let memory = try memory(description, pid: pid, absolute: absolute, descriptors: descriptors)
+    let mounts = try MountInfo.ofSelf()
+    var directories: [NameDirectory] = []
+    for path in Set(names.map(\.directory)).sorted() {
+      directories.append(
+        NameDirectory(
+          path: path, entries: Set(try Files.names(in: path)), isMountPoint: path == "/" || MountInfo.isMountPoint(path, in: mounts)))
+    }
+    let headroom = try MemoryHeadroom.of(process: pid)
+    let root = try root(of: pid)
+    let executable = try executable(of: pid, root: root)
+    guard let version = monitor.version else {
+      throw Failure(step: "reach the VM", subject: absolute(first), reason: "its monitor names no version")
+    }
+    let observation = Observation(
+      process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments, base: base,
+      binary: executable.path, binaryDeleted: executable.deleted, root: root,
+      description: description, version: version, live: live, monitor: absolute(first), names: names,
+      directories: directories, files: files, memory: memory,
+      foreign: foreign(descriptors, sockets: sockets, names: names, memory: memory, pid: pid),
+      standardInputIsNull: descriptors.first { $0.number == 0 }.map { $0.target == "/dev/null" } ?? true,
+      usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
+      room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
+      clients: clients(descriptors, sockets: sockets, names: names),
+      supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }))
+    return (observation, monitor)
+  }
+
+  /// Where relative paths of the command line start. A daemon has changed to `/`: what its
+  /// environment says of the directory it came from is taken, and every file is checked by inode later.
+  private static func base(of pid: pid_t, _ description: MachineDescription) throws(Failure) -> String {
+    let current = try ProcFS.workingDirectory(of: pid)
+    guard description.daemonizes, description.paths().contains(where: { !$0.hasPrefix("/") }) else { return current }
+    let prefix = "PWD="
+    let variable = try ProcFS.environment(of: pid).first { $0.hasPrefix(prefix) }
+    return variable.map { String($0.dropFirst(prefix.count)) } ?? current
+  }
+
+  /// The binary, and whether that name still stands for it: in a root tree, asked in there.
+  static func executable(of pid: pid_t, root: String?) throws(Failure) -> (path: String, deleted: Bool) {
+    let executable = try ProcFS.executable(of: pid)
+    if root == nil { return executable }
+    let running = try Files.status("/proc/\(pid)/exe")
+    let named = try Files.statusIfPresent(executable.path, inRootOf: pid)
+    return (executable.path, !(named?.isSameFile(as: running) ?? false))
+  }
+
+  /// The root tree that the process lives in: the lowest layer of the overlay that moult mounted for it.
+  static func root(of pid: pid_t) throws(Failure) -> String? {
+    let theirs = try Files.status("/proc/\(pid)/root/")
+    if theirs.isSameFile(as: try Files.status("/")) { return nil }
+    guard let mount = MountInfo.containing("/", in: try MountInfo.read(pid: pid)), mount.filesystem == "overlay" else {
+      return nil
+    }
+    let option = mount.superOptions.first { $0.hasPrefix("lowerdir=") }
+    return option?.dropFirst("lowerdir=".count).split(separator: ":").last.map(String.init)
+  }
+
+  private static func connect(
+    _ paths: [String], pid: pid_t, sockets: [UnixSocketEntry], descriptors: [OpenDescriptor], reactor: Reactor
+  ) throws(Failure) -> QMPConnection {
+    var last: Failure?
+    for path in paths {
+      // A monitor that has a client accepts no other: asking the kernel is quicker than waiting for a greeting.
+      let own = Set(descriptors.compactMap(\.socketInode))
+      if let entry = established(at: path, sockets: sockets, own: own).first {
+        let holder = entry.peerInode.flatMap { Self.holder(ofSocket: $0) }
+        last = Failure(
+          step: "reach the VM", subject: path, reason: "its QMP monitor is held by \(holder ?? "another client")",
+          hint: "a monitor serves one client at a time: end that one, or give the VM a second -qmp socket")
+        continue
+      }
+      do {
+        let monitor = QMPConnection(try UnixSocket.connect(path), subject: path, reactor: reactor)
+        _ = try monitor.negotiate(seconds: greetingSeconds)
+        return monitor
+      } catch {
+        last = error
+        last?.hint = error.errno == .timedOut
+          ? "QEMU does not answer: is it stopped (SIGSTOP), or another program connected to the monitor?" : error.hint
+      }
+    }
+    throw last ?? Failure(step: "reach the VM", subject: "\(pid)", reason: "it has no QMP monitor")
+  }
+
+  /// The process that has a socket open, as `name (pid N)`.
+  private static func holder(ofSocket inode: UInt64) -> String? {
+    guard let pids = try? ProcFS.allPids() else { return nil }
+    for pid in pids {
+      // Processes that end meanwhile are passed over.
+      guard let descriptors = try? ProcFS.openDescriptors(of: pid) else { continue }
+      if descriptors.contains(where: { $0.socketInode == inode }), let status = try? ProcFS.status(pid) {
+        return "\(status.name) (pid \(pid))"
+      }
+    }
+    return nil
+  }
+
+  /// Connections that QEMU accepted at a listening socket: they carry the path it was bound to.
+  private static func established(
+    at path: String, sockets: [UnixSocketEntry], own: Set<UInt64>
+  ) -> [UnixSocketEntry] {
+    guard let file = try? Files.status(path) else { return [] }
+    let bound = sockets.filter { $0.state == .listening && own.contains($0.inode) && $0.isBound(to: file) }.compactMap(\.path)
+    return sockets.filter { entry in
+      entry.state == .established && own.contains(entry.inode) && entry.path.map(bound.contains) ?? false
+    }
+  }
+
+  private static func clients(
+    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName]
+  ) -> [String: Int] {
+    let own = Set(descriptors.compactMap(\.socketInode))
+    var clients: [String: Int] = [:]
+    for name in names where name.kind == .socket {
+      let count = established(at: name.path, sockets: sockets, own: own).count
+      if count > 0 { clients[name.path] = count }
+    }
+    return clients
+  }
+}
+
+extension ProcFS {
+  static func status(_ pid: pid_t) throws(Failure) -> ProcessStatus { try ProcessStatus.read(pid: pid) }
+}
+
+extension FileStatus {
+  /// A device file is the device it stands for, wherever its node lies.
+  var identity: FileIdentity {
+    isBlockDevice || isCharacterDevice
+      ? FileIdentity(device: UInt64.max, inode: specialDevice) : FileIdentity(device: device, inode: inode)
+  }
+}

@@ -1,0 +1,191 @@
+import QEMU
+
+/// Reasons not to upgrade, from what was observed. Each says what the user can do.
+extension UpgradePlan {
+  static func stateBlockers(_ live: LiveMachine) -> [Blocker] {
+    var blockers: [Blocker] = []
+    func block(_ what: String, _ reason: String, _ wayOut: String) {
+      blockers.append(Blocker(option: what, reason: reason, wayOut: wayOut))
+    }
+    switch live.status {
+    case "running": break
+    case "paused", "suspended":
+      block("run state", "the VM is \(live.status)", "resume it first (QMP: cont, system_wakeup), or leave it until it runs")
+    case "postmigrate":
+      block("run state", "the VM has been migrated away: this QEMU holds what is left", "upgrade it where it runs now; if it runs nowhere, QMP cont brings it back")
+    case "shutdown":
+      block("run state", "the guest has shut down", "start it with the new QEMU")
+    case "guest-panicked", "internal-error", "io-error", "watchdog":
+      block("run state", "the guest is not healthy: \(live.status)", "mend or restart it first")
+    case "inmigrate":
+      block("run state", "the VM is being migrated here", "wait for the migration to end")
+    default:
+      block("run state", "the VM is in state \(live.status)", "upgrade it when it runs")
+    }
+    if let status = live.migrationStatus, !["none", "completed", "failed", "cancelled"].contains(status) {
+      block("migration", "a migration is under way (\(status))", "wait for it to end or cancel it (QMP: migrate_cancel)")
+    }
+    for reason in live.migrationBlockers {
+      block("migration", "QEMU refuses to migrate: \(reason)", "remove the device or setting that it names")
+    }
+    if live.hasBlockJobs {
+      block("block job", "a block job is running", "wait for it to end (QMP: query-block-jobs)")
+    }
+    return blockers
+  }
+
+  /// Live state that the command line does not say: the new QEMU, started from it, would be another machine.
+  static func driftBlockers(_ observation: Observation) -> [Blocker] {
+    let (description, live) = (observation.description, observation.live)
+    var blockers: [Blocker] = []
+    func drift(_ what: String, _ reason: String, _ wayOut: String) {
+      blockers.append(Blocker(option: what, reason: reason, wayOut: wayOut))
+    }
+    let restart = "restart the VM with a command line that says so, or undo the change"
+
+    // Images. The active image of each drive must be one that argv names; each one that argv names must be in use.
+    let named = Set(description.images.map { observation.absolute($0.path) })
+    let used = Set(live.nodes.compactMap { observation.imagePath($0.file) })
+    for drive in live.drives {
+      guard let file = drive.file, let path = observation.imagePath(file) else { continue }
+      let label = drive.device.isEmpty ? drive.qdev : drive.device
+      if !named.contains(path) {
+        drift("drive \(label)", "it uses \(path), which the command line does not name: a snapshot, changed medium or hot-plugged disk", restart)
+      } else if let image = description.images.first(where: { $0.driveID == drive.device }), observation.absolute(image.path) != path {
+        drift("drive \(label)", "it uses \(path), the command line says \(image.path)", restart)
+      }
+    }
+    for path in named.subtracting(used).sorted() {
+      drift("image \(path)", "the command line names it but the VM does not use it: ejected, unplugged or committed", restart)
+    }
+
+    // Devices, objects, chardevs by id; devices without one by number.
+    for (what, said, is_) in [
+      ("device", Set(description.deviceIDs), Set(live.devices.keys)),
+      ("I/O thread", Set(description.objectIDs).intersection(live.iothreads.keys), Set(live.iothreads.keys)),
+    ] {
+      for id in is_.subtracting(said).sorted() { drift("\(what) \(id)", "it was plugged in after the start", restart) }
+      for id in said.subtracting(is_).sorted() { drift("\(what) \(id)", "it was removed after the start", restart) }
+    }
+    for id in Set(description.objectIDs).subtracting(live.objects.keys).sorted() {
+      drift("object \(id)", "it was removed after the start", restart)
+    }
+    for id in Set(description.chardevIDs).subtracting(live.chardevs).sorted() {
+      drift("character device \(id)", "it was removed after the start", restart)
+    }
+    let implicit = ["serial", "parallel", "compat_monitor", "virtiocon", "sclpconsole", "gdb", "usbserial", "debugcon", "moult-"]
+    for label in live.chardevs where !description.chardevIDs.contains(label) {
+      if !implicit.contains(where: { label.hasPrefix($0) }) {
+        drift("character device \(label)", "it was added after the start", restart)
+      }
+    }
+    if live.anonymousDevices.count != description.anonymousDevices {
+      drift("devices without id", "\(live.anonymousDevices.count) are plugged in, the command line makes \(description.anonymousDevices)", restart)
+    }
+    return blockers
+  }
+
+  static func fileBlockers(_ observation: Observation) -> [Blocker] {
+    var blockers: [Blocker] = []
+    for file in observation.files {
+      if file.onHost == nil {
+        blockers.append(Blocker(option: file.path, reason: "the file is not there any more, and the new QEMU would open it", wayOut: "put it back"))
+      } else if file.onHost != file.forQEMU {
+        blockers.append(
+          Blocker(
+            option: file.path, reason: "the running QEMU sees another file there: it lives in a mount namespace or root of its own",
+            wayOut: "make the same file visible on the host at this path"))
+      } else if file.isImage, !file.isOpen {
+        blockers.append(
+          Blocker(
+            option: file.path, reason: "the file there is not the one that the running QEMU has open: it was replaced",
+            wayOut: "put the VM's own image back: opening another one would corrupt its data"))
+      }
+    }
+    return blockers
+  }
+
+  static func nameBlockers(_ observation: Observation) -> [Blocker] {
+    var blockers: [Blocker] = []
+    for name in observation.names {
+      if let owned = name.owned, let present = name.present, owned != present {
+        blockers.append(
+          Blocker(
+            option: name.path, reason: "what lies there is not the VM's: another program has taken the name",
+            wayOut: "move the other one away"))
+      }
+      if ["/", "/proc", "/sys", "/dev"].contains(name.directory) || name.directory.hasPrefix("/proc/") {
+        blockers.append(
+          Blocker(
+            option: name.path, reason: "a name directly in \(name.directory) cannot be staged",
+            wayOut: "start the VM with the name in a directory such as /run/\(observation.description.name ?? "vm")"))
+      }
+    }
+    return blockers
+  }
+
+  static func hostBlockers(_ observation: Observation) -> [Blocker] {
+    var blockers = observation.foreign.map {
+      Blocker(
+        option: "descriptor \($0.number)", reason: "\($0.what): no step of this version carries it over",
+        wayOut: "remove the device that uses it, or wait for a version of moult that carries it")
+    }
+    if observation.description.usesStandardInput, !observation.standardInputIsNull {
+      blockers.append(
+        Blocker(
+          option: "stdio", reason: "the console or monitor reads standard input, which two QEMUs cannot share",
+          wayOut: "start the VM with a socket instead, or with standard input from /dev/null"))
+    }
+    if let supervisor = observation.supervisor {
+      blockers.append(
+        Blocker(
+          option: "service manager", reason: supervisor,
+          wayOut: "run the VM with Type=forking, -daemonize and PIDFile= naming its -pidfile, or in a scope (systemd-run --scope)"))
+    }
+    return blockers
+  }
+
+  static func versionBlockers(_ observation: Observation, _ target: TargetFacts?) -> [Blocker] {
+    var blockers: [Blocker] = []
+    if observation.version < oldestVersion {
+      blockers.append(
+        Blocker(
+          option: "QEMU \(observation.version)", reason: "the VM's QEMU is older than \(oldestVersion), the oldest that upgrades are tested with",
+          wayOut: "restart the VM with a newer one"))
+    }
+    if let target {
+      if target.version < oldestVersion {
+        blockers.append(
+          Blocker(
+            option: "QEMU \(target.version)", reason: "the new QEMU is older than \(oldestVersion), the oldest that upgrades are tested with",
+            wayOut: "choose a newer one"))
+      }
+      if !target.machineTypes.contains(observation.live.machineType) {
+        blockers.append(
+          Blocker(
+            option: "-machine \(observation.live.machineType)", reason: "QEMU \(target.version) does not know this machine type any more, or not yet",
+            wayOut: "choose a QEMU that knows it, or restart the VM with a machine type that both know"))
+      }
+    }
+    return blockers
+  }
+}
+
+extension Observation {
+  /// A path of the command line, made absolute.
+  func absolute(_ path: String) -> String {
+    path.hasPrefix("/") ? path : Stage.join(base, path)
+  }
+
+  /// The file below a node's file name: QEMU prints `json:{…}` where a plain name does not say it all.
+  func imagePath(_ file: String) -> String? {
+    guard file.hasPrefix("json:") else { return file.isEmpty ? nil : absolute(file) }
+    do {
+      var value = try JSONValue(parsing: Array(file.dropFirst("json:".count).utf8))
+      while let inner = value["file"] { value = inner }
+      return value["filename"]?.string.map(absolute)
+    } catch {
+      return file  // Not JSON after all: a name that argv will not have, so the VM is refused.
+    }
+  }
+}

@@ -1,0 +1,124 @@
+import Kernel
+import QEMU
+import Sandbox
+
+/// How the new QEMU is started: its command line, its sandbox, its process. Pure.
+enum LaunchPlan {
+  /// Descriptor numbers in the new QEMU.
+  static let controlDescriptor: CInt = 3
+  static let migrationDescriptor: CInt = 4
+  static let firstMemoryDescriptor: CInt = 5
+
+  /// Backends whose memory the new QEMU maps, each with its descriptor number there.
+  static func sharedMemory(_ plan: UpgradePlan) -> [(id: String, source: CInt, number: CInt)] {
+    guard plan.memory.strategy == .shared else { return [] }
+    return plan.observation.memory.enumerated().compactMap { index, backend in
+      backend.descriptor.map { (backend.id, $0, firstMemoryDescriptor + CInt(index)) }
+    }
+  }
+
+  static func arguments(_ plan: UpgradePlan) -> [String] {
+    let twin = TwinArguments(
+      machine: plan.observation.live.machineType, control: controlDescriptor,
+      memory: Dictionary(uniqueKeysWithValues: sharedMemory(plan).map { ($0.id, .descriptor($0.number)) }),
+      sharedMemory: plan.memory.strategy == .shared)
+    var arguments = twin.applied(to: CommandLine(argv: plan.observation.arguments)).argv
+    arguments[0] = plan.request.binary
+    return arguments
+  }
+
+  static func sandbox(_ plan: UpgradePlan) -> SandboxPlan {
+    guard let root = plan.request.root else {
+      var operations = keptOperations(plan)
+      for stage in plan.stages { operations += cover(stage) }
+      return SandboxPlan(namespaces: .all, operations: operations)
+    }
+    let observation = plan.observation
+    var operations = keptOperations(plan)
+    for link in links(observation.names) { operations.append(.symbolicLink(path: link.path, target: link.target)) }
+    var devices: [String] = observation.usesKVM ? ["/dev/kvm"] : []
+    for file in observation.files {
+      if file.onHost?.device == UInt64.max {
+        devices.append(file.path)
+      } else {
+        operations.append(.bind(source: file.path, target: file.path))
+      }
+    }
+    operations.append(.directory(path: observation.base, mode: 0o755))
+    // Outer directories first: the inner ones are seen through them.
+    for stage in plan.stages.reversed() {
+      switch stage.kind {
+      case .exclusive: operations.append(.bind(source: stage.path, target: stage.directory))
+      case .shared:
+        // Beneath the stage lies the public directory itself: what the new QEMU sees once the stage is detached.
+        operations.append(.bind(source: stage.directory, target: stage.directory, recursive: true))
+        operations += cover(stage)
+      }
+    }
+    return .tree(root, devices: devices, files: operations)
+  }
+
+  /// Puts a stage over its directory, what it must let through included.
+  private static func cover(_ stage: Stage) -> [MountOperation] {
+    let directory = stage.directory
+    let carried = stage.carried.map { name -> MountOperation in
+      .bind(source: Stage.join(directory, name), target: Stage.join(stage.path, name), recursive: true)
+    }
+    return carried + [.bind(source: stage.path, target: directory, recursive: true)]
+  }
+
+  /// Files of the old version over those that replaced them.
+  private static func keptOperations(_ plan: UpgradePlan) -> [MountOperation] {
+    guard let kept = plan.request.kept else { return [] }
+    return kept.mounts
+  }
+
+  /// Symbolic links by which public names are written (`/var/run` for `/run`): a tree may not have them.
+  static func links(_ names: [PublicName]) -> [(path: String, target: String)] {
+    var links: [(path: String, target: String)] = []
+    for name in names {
+      var written = Paths.components(Paths.parent(name.path))
+      var real = Paths.components(name.directory)
+      while let last = written.last, last == real.last {
+        written.removeLast()
+        real.removeLast()
+      }
+      if written.isEmpty || written == real { continue }
+      let link = (path: "/" + written.joined(separator: "/"), target: "/" + real.joined(separator: "/"))
+      if !links.contains(where: { $0.path == link.path }) { links.append(link) }
+    }
+    return links
+  }
+
+  /// The process: what the old one is, in everything that the kernel knows of it.
+  static func process(
+    _ plan: UpgradePlan, _ attributes: ProcessAttributes, streams: [ProcessPlan.Stream], inherited: [ProcessPlan.Inherited]
+  ) -> ProcessPlan {
+    // With -runas QEMU drops root by itself, after it has opened what only root may.
+    let credentials = plan.observation.description.runAs == nil ? attributes.status.credentials : nil
+    return ProcessPlan(
+      executable: .path(plan.request.binary), arguments: arguments(plan), environment: attributes.environment,
+      workingDirectory: plan.observation.base, umask: attributes.status.umask, credentials: credentials,
+      noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,
+      scheduling: attributes.scheduling, oomScoreAdjustment: attributes.oomScoreAdjustment, cgroups: attributes.cgroups,
+      standardInput: streams[0], standardOutput: streams[1], standardError: streams[2], inherited: inherited,
+      newSession: true, ignoredSignals: 0)
+  }
+}
+
+/// What the kernel knows of the old QEMU's process that is part of the VM.
+struct ProcessAttributes {
+  var status: ProcessStatus
+  var environment: [String]
+  var limits: ResourceLimits
+  var scheduling: Scheduling
+  var oomScoreAdjustment: Int
+  var cgroups: [CgroupMembership]
+
+  static func read(pid: Int32) throws(Failure) -> ProcessAttributes {
+    ProcessAttributes(
+      status: try ProcessStatus.read(pid: pid), environment: try ProcFS.environment(of: pid),
+      limits: try ResourceLimits.read(pid: pid), scheduling: try Scheduling.read(thread: pid),
+      oomScoreAdjustment: try OOMScore.read(pid: pid), cgroups: try CgroupMembership.of(process: pid))
+  }
+}

@@ -1,0 +1,106 @@
+public import QEMU
+
+extension UpgradePlan {
+  /// The oldest QEMU that upgrades are tested with.
+  static let oldestVersion = QEMUVersion(major: 5, minor: 2)
+
+  /// Plans an upgrade. Decides everything that can be decided before anything is started.
+  /// - Parameters:
+  ///   - id: names this upgrade; becomes part of the stages' names.
+  ///   - target: what the new binary said of itself, if it was tried out; without it the upgrade finds out
+  ///     when it starts the new QEMU, still before anything of the VM is touched.
+  public static func make(
+    id: String, observation: Observation, request: UpgradeRequest, target: TargetFacts?
+  ) -> UpgradePlan {
+    let description = observation.description
+    var blockers = description.blockers
+    let live = observation.live
+    blockers += Self.stateBlockers(live)
+    blockers += Self.driftBlockers(observation)
+    blockers += Self.fileBlockers(observation)
+    blockers += Self.nameBlockers(observation)
+    blockers += Self.hostBlockers(observation)
+    blockers += Self.versionBlockers(observation, target)
+    let ramBytes = description.ramSize
+    let (memory, memoryBlockers) = MemoryDecision.decide(
+      asked: request.memory, memory: observation.memory, ramBytes: ramBytes, sender: observation.version,
+      room: observation.room)
+    blockers += memoryBlockers
+    // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
+    let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
+    let needed = observation.files.flatMap { [$0.path, $0.realPath] }
+    let stages = Stage.plan(names: names, directories: observation.directories, needed: needed, id: id)
+    return UpgradePlan(
+      id: id, vm: description.name ?? "pid \(observation.process.pid)",
+      key: Self.key(name: description.name, monitor: observation.monitor), observation: observation,
+      request: request, target: target, memory: memory, stages: stages,
+      bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
+      warnings: description.warnings + Self.warnings(observation, target), blockers: blockers)
+  }
+
+  /// A VM's name in moult's state directory: readable, and unique by the monitor's public path, which
+  /// stays the same across upgrades while pids change.
+  static func key(name: String?, monitor: String) -> String {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325  // FNV-1a
+    for byte in monitor.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+    let readable = (name ?? "vm").prefix(40).map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "_" }
+    return String(readable) + "-" + String(hash, radix: 16)
+  }
+
+  private static func steps(
+    _ request: UpgradeRequest, _ observation: Observation, _ memory: MemoryDecision, _ stages: [Stage]
+  ) -> [PlannedStep] {
+    var steps = [PlannedStep(name: .lock, why: "one upgrade of a VM at a time")]
+    let watches = request.hold || request.probation != nil
+    if watches {
+      steps.append(
+        PlannedStep(
+          name: .keep,
+          why: observation.binaryDeleted
+            ? "the running binary is gone from disk: its files are copied for the way back"
+            : "the running version's files are copied: a package upgrade may replace them before you commit"))
+    }
+    let places = stages.map { "\($0.path) for \($0.directory)" }.joined(separator: ", ")
+    steps += [
+      PlannedStep(name: .stage, why: places.isEmpty ? "no public names" : places),
+      PlannedStep(name: .launch, why: "\(request.binary)\(request.root.map { " in \($0)" } ?? ""), waiting, in private namespaces"),
+      PlannedStep(name: .compare, why: "both must have made the same machine of the same command line"),
+      PlannedStep(name: .migrate, why: "over a unix socket pair; memory: \(memory.strategy.rawValue)"),
+      PlannedStep(name: .pause, why: "the guest stops; the last point to cancel"),
+      PlannedStep(name: .switch, why: "device state moves"),
+      PlannedStep(name: .exchange, why: stages.flatMap(\.exchanges).count == 1 ? "all names in one renameat2" : "\(stages.flatMap(\.exchanges).count) names by renameat2"),
+      PlannedStep(name: .verify, why: "every public name leads to the new QEMU"),
+      PlannedStep(name: .resume, why: "the guest runs on in the new QEMU"),
+      PlannedStep(name: .retire, why: "the old QEMU is killed: its exit must delete nothing public"),
+    ]
+    if request.hold { return steps }
+    if let seconds = request.probation {
+      steps.append(PlannedStep(name: .probation, why: "watch the guest for \(seconds) s"))
+    }
+    steps.append(PlannedStep(name: .commit, why: "drop what was kept for the way back"))
+    return steps
+  }
+
+  private static func bindings(_ observation: Observation, _ memory: MemoryDecision) -> [PlannedBinding] {
+    observation.description.bindings.map { binding in
+      var handover = binding.handover.rawValue
+      var why = binding.why
+      if binding.kind == .memory {
+        handover = memory.strategy == .shared ? "share" : "reopen"
+        why = memory.strategy == .shared ? "the new QEMU maps the same file by a duplicated descriptor" : "RAM is copied into memory of the new QEMU's own"
+      }
+      return PlannedBinding(kind: binding.kind.rawValue, address: binding.address, handover: handover, why: why)
+    }
+  }
+
+  private static func warnings(_ observation: Observation, _ target: TargetFacts?) -> [String] {
+    var warnings: [String] = []
+    for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
+      warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")
+    }
+    if let target, target.version < observation.version {
+      warnings.append("\(target.version) is older than \(observation.version): QEMU's authors test migration forwards only")
+    }
+    return warnings
+  }
+}

@@ -1,0 +1,113 @@
+public import QEMU
+
+/// How guest RAM gets from the old QEMU to the new one.
+public enum MemoryStrategy: String, Sendable, Codable, CaseIterable { case auto, shared, cpr, copy, file }
+
+/// What the user asked for.
+public struct UpgradeRequest: Sendable, Equatable {
+  /// The new QEMU's binary; with `root`, a path inside that tree.
+  public var binary: String
+  public var root: String?
+  public var memory: MemoryStrategy
+  /// Stay in probation until `commit` or `rollback`.
+  public var hold: Bool
+  /// Seconds to watch the guest before committing; nil for none.
+  public var probation: Double?
+  /// The kept files to run `binary` with, when it is the way back to a version that is gone from disk.
+  public var kept: KeptRuntime?
+
+  public init(
+    binary: String, root: String? = nil, memory: MemoryStrategy = .auto, hold: Bool = false,
+    probation: Double? = nil, kept: KeptRuntime? = nil
+  ) {
+    self.binary = binary
+    self.root = root
+    self.memory = memory
+    self.hold = hold
+    self.probation = probation
+    self.kept = kept
+  }
+}
+
+/// What a target binary said of itself when it was tried out without a VM.
+public struct TargetFacts: Sendable, Equatable {
+  public var version: QEMUVersion
+  public var machineTypes: Set<String>
+  public init(version: QEMUVersion, machineTypes: Set<String>) {
+    self.version = version
+    self.machineTypes = machineTypes
+  }
+}
+
+/// The steps of an upgrade, in order.
+public enum StepName: String, Sendable, Codable, CaseIterable {
+  case lock, keep, stage, launch, compare, migrate, pause, `switch`, exchange, verify, resume, retire, probation, commit
+}
+
+/// A step that will be taken, and why it is there or how it will be done.
+public struct PlannedStep: Sendable, Equatable, Codable {
+  public var name: StepName
+  public var why: String
+}
+
+/// The chosen memory strategy, and why not the others.
+public struct MemoryDecision: Sendable, Equatable, Codable {
+  public var strategy: MemoryStrategy
+  public var why: String
+  /// Strategy → why it was not taken.
+  public var against: [String: String]
+  /// What the upgrade takes on top of the running VM at most, bytes, QEMU's own included.
+  public var extraBytes: UInt64
+}
+
+/// How one binding gets to the new QEMU.
+public struct PlannedBinding: Sendable, Equatable, Codable {
+  public var kind: String
+  public var address: String
+  public var handover: String
+  public var why: String
+}
+
+/// The private directory behind the public names of one directory.
+public struct Stage: Sendable, Equatable, Codable {
+  public enum Kind: String, Sendable, Codable {
+    /// The VM owns every entry of the directory: the directories themselves are exchanged, in one call.
+    case exclusive
+    /// Others have entries there: each name is exchanged, the others stay untouched.
+    case shared
+  }
+  public var kind: Kind
+  /// The public directory, symbolic links resolved.
+  public var directory: String
+  /// The stage: beside an exclusive directory, inside a shared one; on the same mount either way.
+  public var path: String
+  /// The public names in it.
+  public var names: [String]
+  /// Other entries of `directory` that the new QEMU must see while the stage hides it.
+  public var carried: [String]
+
+  public init(kind: Kind, directory: String, path: String, names: [String], carried: [String]) {
+    self.kind = kind
+    self.directory = directory
+    self.path = path
+    self.names = names
+    self.carried = carried
+  }
+}
+
+/// What an upgrade will do, or why it will not. Pure: made of values, from values, without privilege.
+public struct UpgradePlan: Sendable {
+  public var id: String
+  public var vm: String
+  /// Names the VM across upgrades; what is locked, and where its state lies.
+  public var key: String
+  public var observation: Observation
+  public var request: UpgradeRequest
+  public var target: TargetFacts?
+  public var memory: MemoryDecision
+  public var stages: [Stage]
+  public var bindings: [PlannedBinding]
+  public var steps: [PlannedStep]
+  public var warnings: [String]
+  public var blockers: [Blocker]
+}

@@ -1,0 +1,84 @@
+import Glibc
+public import Kernel
+public import QEMU
+
+/// Upgrades that are held in probation: ended by `commit` or `rollback`.
+extension Session {
+  /// The held upgrade of a VM.
+  public func held(_ selector: String) throws(Failure) -> UpgradeRecord {
+    let records = try state.records()
+    let record: UpgradeRecord?
+    if let named = records.first(where: { $0.vm == selector || $0.key == selector || $0.id == selector }) {
+      record = named
+    } else {
+      let pid = try Locator.find(selector, state: state)
+      record = records.first { $0.new?.process.pid == pid || $0.old.pid == pid }
+    }
+    guard let record else {
+      throw Failure(
+        step: "find the upgrade of", subject: selector, reason: "none is held: it was committed or rolled back already, or not held",
+        hint: "moult status shows the upgrades under way; moult upgrade --hold keeps the way back open")
+    }
+    if let holder = try state.holder(of: record.key) {
+      throw Failure(
+        step: "lock the VM", subject: record.vm, reason: "another moult (pid \(holder)) is working on it", hint: "wait for it")
+    }
+    guard record.state == .probation else {
+      throw Failure(
+        step: "find the upgrade of", subject: selector, reason: "upgrade \(record.id) was interrupted and is not held",
+        hint: "moult status shows both QEMUs")
+    }
+    return record
+  }
+
+  /// Gives up the way back.
+  public func commit(_ record: UpgradeRecord) throws(Failure) {
+    let lock = try state.lock(record.key)
+    if let kept = record.kept { try KeptRuntime.remove(kept) }
+    try state.remove(record.key)
+    _ = lock.raw  // Held until here.
+  }
+
+  /// The plan that takes a held upgrade back: the same upgrade, to the version that ran before.
+  public func rollbackPlan(_ record: UpgradeRecord) throws(Failure) -> (Observed, UpgradePlan) {
+    guard let new = record.new else {
+      throw Failure(step: "roll back", subject: record.vm, reason: "the record names no new QEMU")
+    }
+    let status = try? ProcessStatus.read(pid: new.process.pid)
+    guard status?.startTime == new.process.startTime else {
+      throw Failure(
+        step: "roll back", subject: record.vm, reason: "the new QEMU (pid \(new.process.pid)) has ended, and the guest with it",
+        hint: "start the VM anew; moult commit \(record.vm) clears what the upgrade left")
+    }
+    let observed = try observe(String(new.process.pid))
+    let request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept)
+    return (observed, try plan(observed, request))
+  }
+
+  /// Takes back an upgrade whose guest turned out unhealthy in probation.
+  public func rollBackUnhealthy(
+    _ report: UpgradeReport, _ plan: UpgradePlan, progress: @escaping (Executor.Progress) -> Void
+  ) -> UpgradeReport {
+    var result = report
+    do throws(Failure) {
+      guard let record = try state.record(plan.key) else {
+        throw Failure(step: "roll back", subject: plan.vm, reason: "its record is gone")
+      }
+      let (observed, back) = try rollbackPlan(record)
+      let second = try upgrade(observed, back, takingBack: record, progress: progress)
+      result.notes += second.notes
+      result.totalMilliseconds += second.totalMilliseconds
+      if second.outcome == .committed {
+        result.outcome = .rolledBack
+        result.new = second.new
+      } else {
+        result.outcome = .needsPerson
+        result.notes.append("the guest is not healthy in the new QEMU, and could not be rolled back: \(second.failure.map { "\($0.failure)" } ?? back.blockers.map(\.reason).joined(separator: "; "))")
+      }
+    } catch {
+      result.outcome = .needsPerson
+      result.notes.append("the guest is not healthy in the new QEMU, and could not be rolled back: \(error)")
+    }
+    return result
+  }
+}

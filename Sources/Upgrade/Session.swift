@@ -1,0 +1,109 @@
+import Glibc
+public import Kernel
+public import QEMU
+
+/// One command's work on one VM: find, observe, plan, carry out.
+///
+/// Must be made while the process has one thread: signals are blocked for it and read from a descriptor.
+public final class Session {
+  public let state: StateDirectory
+  public let reactor = Reactor()
+  private let signals: SignalDescriptor
+  private let began = Instant.now()
+
+  public init(state: StateDirectory = StateDirectory()) throws(Failure) {
+    self.state = state
+    if geteuid() != 0 {
+      throw Failure(step: "start", subject: "moult", errno: .notPermitted, hint: "moult needs root: it makes namespaces and takes over descriptors of the VM")
+    }
+    signals = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP])
+  }
+
+  public struct Observed {
+    public var observation: Observation
+    let monitor: QMPConnection
+  }
+
+  /// - Parameter selector: a guest's name, a pid, a pidfile or a QMP socket path.
+  public func observe(_ selector: String) throws(Failure) -> Observed {
+    let pid = try Locator.find(selector, state: state)
+    let (observation, monitor) = try Observer.observe(pid, reactor: reactor, state: state)
+    return Observed(observation: observation, monitor: monitor)
+  }
+
+  /// What `--to` and `--root` stand for when they are left out: what is installed now where the VM was
+  /// started from.
+  public func request(
+    for observation: Observation, binary: String?, root: String?, memory: MemoryStrategy, hold: Bool, probation: Double?
+  ) throws(Failure) -> UpgradeRequest {
+    var tree: String?
+    if let root { tree = try Paths.real(root, hint: "--root names the directory of a root tree") }
+    if tree == nil, binary == nil { tree = observation.root }
+    if tree == "/" { tree = nil }
+    return UpgradeRequest(
+      binary: try Self.check(binary ?? observation.binary, in: tree), root: tree, memory: memory, hold: hold, probation: probation)
+  }
+
+  /// The binary must be there and executable; what it is, it has to say itself.
+  private static func check(_ binary: String, in root: String?) throws(Failure) -> String {
+    let hint = "--to names the QEMU binary to change to" + (root == nil ? "" : ", a path inside --root")
+    guard root == nil || binary.hasPrefix("/") else {
+      throw Failure(step: "use the binary", subject: binary, reason: "inside a root tree it must be an absolute path", hint: hint)
+    }
+    let path = root == nil ? try Paths.real(binary, hint: hint) : binary
+    let status: FileStatus
+    do throws(Failure) {
+      if let root { status = try Paths.status(path, inTree: root) } else { status = try Files.status(path) }
+    } catch {
+      throw Failure(step: "use the binary", subject: path, errno: error.errno, hint: hint)
+    }
+    if status.isDirectory || !status.isRegularFile || status.mode & 0o111 == 0 {
+      throw Failure(step: "use the binary", subject: path, errno: .permissionDenied, reason: "it is not an executable file", hint: hint)
+    }
+    return path
+  }
+
+  public func plan(_ observed: Observed, _ request: UpgradeRequest, target: TargetFacts? = nil) throws(Failure) -> UpgradePlan {
+    UpgradePlan.make(id: try Self.newIdentifier(), observation: observed.observation, request: request, target: target)
+  }
+
+  /// Unique on this host, and sorts by time: `20261121-101530-5f3a`.
+  private static func newIdentifier() throws(Failure) -> String {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    var parts = tm()
+    gmtime_r(&time.tv_sec, &parts)
+    func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
+    let day = "\(parts.tm_year + 1900)\(two(parts.tm_mon + 1))\(two(parts.tm_mday))"
+    let suffix = String((UInt64(getpid()) << 12 ^ UInt64(time.tv_nsec)) & 0xffff, radix: 16)
+    return "\(day)-\(two(parts.tm_hour))\(two(parts.tm_min))\(two(parts.tm_sec))-\(suffix)"
+  }
+
+  /// Carries the plan out. A guest that turns out unhealthy in probation is rolled back.
+  public func upgrade(
+    _ observed: Observed, _ plan: UpgradePlan, takingBack held: UpgradeRecord? = nil,
+    progress: @escaping (Executor.Progress) -> Void
+  ) throws(Failure) -> UpgradeReport {
+    let host = try LinuxHost(
+      observation: observed.observation, monitor: observed.monitor, reactor: reactor, state: state, signals: signals.raw,
+      nextSignal: { [self] () throws(Failure) in try signals.next()?.signal }, superseded: held)
+    return Executor(plan: plan, host: host, began: began, progress: progress).run()
+  }
+
+  /// Tries the target binary without a VM: is it QEMU, which version, which machine types.
+  public func probe(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> TargetFacts {
+    try TargetProbe.run(observed.observation, request, reactor: reactor)
+  }
+}
+
+extension Paths {
+  static func real(_ path: String, hint: String) throws(Failure) -> String {
+    do { return try real(path) } catch { throw Failure(step: "use", subject: path, errno: error.errno, hint: hint) }
+  }
+
+  /// stat(2) of an absolute path as a process sees it whose root directory is `tree`.
+  static func status(_ path: String, inTree tree: String) throws(Failure) -> FileStatus {
+    let file = try OwnedFD.resolving(path, inRoot: tree)
+    return try Files.status(of: file.raw)
+  }
+}

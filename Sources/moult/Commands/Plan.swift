@@ -1,0 +1,48 @@
+import ArgumentParser
+import Kernel
+import QEMU
+import Upgrade
+
+struct Plan: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Say what `upgrade` would do, or what stands in its way. Touches nothing.")
+
+  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+  var vm: String
+  @OptionGroup var target: TargetOptions
+  @OptionGroup var output: OutputOptions
+
+  func run() throws {
+    try reporting(output) {
+      let session = try Session()
+      let observed = try session.observe(vm)
+      let request = try session.request(
+        for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
+        probation: target.probation)
+      let facts = try session.probe(observed, request)
+      let plan = try session.plan(observed, request, target: facts)
+      if output.isJSON { try Output.json(PlanDocument(plan)) } else { Output.data(Self.text(plan)) }
+      for warning in plan.warnings { Output.note("moult: note: \(warning)") }
+      if plan.blockers.isEmpty { return .done }
+      if !output.isJSON { printBlockers(plan) }
+      return .refused
+    }
+  }
+
+  private static func text(_ plan: UpgradePlan) -> String {
+    let observation = plan.observation
+    var lines = [
+      "\(plan.vm): QEMU \(observation.version) (pid \(observation.process.pid)) → \(plan.target?.version.description ?? "?") (\(plan.request.binary)\(plan.request.root.map { " in \($0)" } ?? ""))",
+      "machine \(observation.live.machineType)",
+      "memory  \(plan.memory.strategy.rawValue): \(plan.memory.why); up to \(plan.memory.extraBytes >> 20) MiB more",
+    ]
+    for (strategy, why) in plan.memory.against.sorted(by: { $0.key < $1.key }) { lines.append("        not \(strategy): \(why)") }
+    lines.append("")
+    if !plan.bindings.isEmpty {
+      lines.append(Output.table([["BINDING", "ADDRESS", "HANDOVER", "WHY"]] + plan.bindings.map { [$0.kind, $0.address, $0.handover, $0.why] }))
+      lines.append("")
+    }
+    lines.append(Output.table([["STEP", "WHAT"]] + plan.steps.map { [$0.name.rawValue, $0.why] }))
+    return lines.joined(separator: "\n")
+  }
+}

@@ -1,0 +1,50 @@
+import ArgumentParser
+import Kernel
+import Upgrade
+
+struct Status: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Show the upgrades under way or held.")
+
+  @Argument(help: "Guest name, pid, pidfile or QMP socket; all VMs without it.")
+  var vm: String?
+  @OptionGroup var output: OutputOptions
+
+  func run() throws {
+    try reporting(output) {
+      let session = try Session()
+      var records = try session.state.records()
+      if let vm {
+        if records.contains(where: { $0.vm == vm }) {
+          records.removeAll { $0.vm != vm }
+        } else {
+          let pid = try Locator.find(vm, state: session.state)
+          records.removeAll { $0.new?.process.pid != pid && $0.old.pid != pid }
+        }
+      }
+      var rows: [(UpgradeRecord, String)] = []
+      for record in records {
+        let state: String
+        if try session.state.holder(of: record.key) != nil {
+          state = "under-way"
+        } else {
+          state = record.state == .probation ? "held" : "interrupted"
+        }
+        rows.append((record, state))
+      }
+      if output.isJSON {
+        try Output.json(rows.map { HeldDocument($0.0, outcome: $0.1) })
+      } else if rows.isEmpty {
+        Output.data(vm.map { "\($0): no upgrade is under way or held" } ?? "no upgrade is under way or held")
+      } else {
+        let table = rows.map { record, state in
+          [
+            record.vm, record.id, state, "\(record.oldVersion) → \(record.new?.version.description ?? "?")",
+            record.new.map { String($0.process.pid) } ?? "-", record.pauseMilliseconds.map(Output.duration) ?? "-",
+          ]
+        }
+        Output.data(Output.table([["VM", "UPGRADE", "STATE", "QEMU", "PID", "PAUSE"]] + table))
+      }
+      return .done
+    }
+  }
+}

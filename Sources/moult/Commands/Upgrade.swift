@@ -1,0 +1,76 @@
+import ArgumentParser
+import Kernel
+import QEMU
+import Upgrade
+
+struct Upgrade: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Move a running VM into another QEMU.",
+    discussion: "Ctrl-C undoes it. Until the guest runs in the new QEMU, any failure leaves the old one running as it was.")
+
+  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+  var vm: String
+  @OptionGroup var target: TargetOptions
+  @OptionGroup var output: OutputOptions
+
+  func run() throws {
+    try reporting(output) {
+      let session = try Session()
+      let observed = try session.observe(vm)
+      let request = try session.request(
+        for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
+        probation: target.probation)
+      let plan = try session.plan(observed, request)
+      return try carryOut(session, observed, plan, output)
+    }
+  }
+}
+
+/// Runs a plan with its progress display and prints the result.
+func carryOut(
+  _ session: Session, _ observed: Session.Observed, _ plan: UpgradePlan, _ output: OutputOptions,
+  takingBack held: UpgradeRecord? = nil
+) throws -> ExitStatus {
+  for warning in plan.warnings { Output.note("moult: note: \(warning)") }
+  let display = ProgressDisplay(isSilent: false)
+  let isRollback = held != nil
+  var report = try session.upgrade(observed, plan, takingBack: held, progress: display.show)
+  if report.outcome == .failed, report.failure?.step == .probation {
+    // The guest ran and was found wanting: the way back is an upgrade in reverse.
+    report = session.rollBackUnhealthy(report, plan, progress: display.show)
+  }
+  if isRollback, report.outcome == .committed { report.outcome = .rolledBack }
+  if output.isJSON { try Output.json(UpgradeDocument(plan, report)) } else { Output.data(sentence(plan, report)) }
+  if report.outcome == .refused { printBlockers(plan) }
+  if let failure = report.failure { Output.failure(failure.failure) }
+  for note in report.notes { Output.note("moult: \(note)") }
+  switch report.outcome {
+  case .committed, .held: return .done
+  case .refused: return .refused
+  case .failed: return .failed
+  case .rolledBack: return isRollback ? .done : .rolledBack
+  case .needsPerson: return .needsPerson
+  }
+}
+
+func printBlockers(_ plan: UpgradePlan) {
+  Output.note("moult: the upgrade of \(plan.vm) is refused:")
+  for blocker in plan.blockers {
+    Output.note("  \(blocker.option): \(blocker.reason)")
+    Output.note("      \(blocker.wayOut)")
+  }
+}
+
+private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport) -> String {
+  let pause = report.pauseMilliseconds.map { "guest paused \(Output.duration($0)), " } ?? ""
+  let total = "\(pause)\(Output.duration(report.totalMilliseconds)) in all, memory \(plan.memory.strategy.rawValue)"
+  let to = report.new.map { "QEMU \($0.version) (pid \($0.process.pid))" } ?? plan.request.binary
+  switch report.outcome {
+  case .committed: return "\(plan.vm) runs in \(to): \(total)"
+  case .held: return "\(plan.vm) runs in \(to), held: \(total)\nmoult commit \(plan.vm) to keep it, moult rollback \(plan.vm) to go back"
+  case .rolledBack: return "\(plan.vm) is back in \(to): \(total)"
+  case .refused: return "\(plan.vm): refused, nothing was changed"
+  case .failed: return "\(plan.vm): failed, the old QEMU \(plan.observation.version) runs on (pid \(plan.observation.process.pid))"
+  case .needsPerson: return "\(plan.vm): failed, and somebody has to look"
+  }
+}

@@ -1,0 +1,119 @@
+import Kernel
+import QEMU
+import Upgrade
+
+/// The JSON that scripts read. Members are named as in the command line's reference.
+struct TwinDocument: Encodable {
+  var version: String?
+  var binary: String
+  var root: String?
+  var pid: Int32?
+}
+
+struct StepDocument: Encodable {
+  var name: String
+  var start_ms: Double
+  var end_ms: Double
+  var outcome: String
+}
+
+struct BindingDocument: Encodable {
+  var kind: String
+  var address: String
+  var handover: String
+  var why: String
+}
+
+struct BlockerDocument: Encodable {
+  var what: String
+  var reason: String
+  var way_out: String
+  init(_ blocker: Blocker) {
+    what = blocker.option
+    reason = blocker.reason
+    way_out = blocker.wayOut
+  }
+}
+
+struct UpgradeDocument: Encodable {
+  var vm: String
+  var id: String
+  var outcome: String
+  var from: TwinDocument
+  var to: TwinDocument
+  var memory: String
+  var pause_ms: Double?
+  var total_ms: Double
+  var extra_memory_bytes: UInt64?
+  var steps: [StepDocument]
+  var bindings: [BindingDocument]
+  var warnings: [String]
+  var notes: [String]
+  var blockers: [BlockerDocument]?
+  var error: ErrorDocument?
+
+  init(_ plan: UpgradePlan, _ report: UpgradeReport) {
+    vm = plan.vm
+    id = plan.id
+    outcome = report.outcome == .needsPerson ? "failed" : report.outcome.rawValue
+    let observation = plan.observation
+    from = TwinDocument(
+      version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid)
+    to = TwinDocument(
+      version: report.new?.version.description, binary: plan.request.binary, root: plan.request.root, pid: report.new?.process.pid)
+    memory = plan.memory.strategy.rawValue
+    pause_ms = report.pauseMilliseconds
+    total_ms = report.totalMilliseconds
+    extra_memory_bytes = report.extraMemoryBytes
+    steps = report.steps.map { StepDocument(name: $0.name.rawValue, start_ms: $0.start, end_ms: $0.end, outcome: $0.outcome) }
+    bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
+    warnings = plan.warnings
+    notes = report.notes
+    if !plan.blockers.isEmpty {
+      blockers = plan.blockers.map(BlockerDocument.init)
+      error = ErrorDocument(
+        step: "plan",
+        Failure(
+          step: "plan the upgrade of", subject: plan.vm,
+          reason: plan.blockers.map { "\($0.option): \($0.reason)" }.joined(separator: "; "), hint: plan.blockers.first?.wayOut))
+    }
+    if let failure = report.failure { error = ErrorDocument(step: failure.step.rawValue, failure.failure) }
+  }
+}
+
+struct PlanDocument: Encodable {
+  struct Step: Encodable {
+    var name: String
+    var why: String
+  }
+  struct Memory: Encodable {
+    var strategy: String
+    var why: String
+    var against: [String: String]
+    var extra_bytes: UInt64
+  }
+  var vm: String
+  var from: TwinDocument
+  var to: TwinDocument
+  var machine: String
+  var memory: Memory
+  var steps: [Step]
+  var bindings: [BindingDocument]
+  var warnings: [String]
+  var blockers: [BlockerDocument]
+
+  init(_ plan: UpgradePlan) {
+    let observation = plan.observation
+    vm = plan.vm
+    from = TwinDocument(
+      version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid)
+    to = TwinDocument(version: plan.target?.version.description, binary: plan.request.binary, root: plan.request.root, pid: nil)
+    machine = observation.live.machineType
+    memory = Memory(
+      strategy: plan.memory.strategy.rawValue, why: plan.memory.why, against: plan.memory.against, extra_bytes: plan.memory.extraBytes)
+    steps = plan.steps.map { Step(name: $0.name.rawValue, why: $0.why) }
+    bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
+    warnings = plan.warnings
+    blockers = plan.blockers.map(BlockerDocument.init)
+  }
+}
