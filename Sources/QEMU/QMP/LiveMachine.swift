@@ -81,7 +81,8 @@ extension LiveMachine {
     nodes = (answers[3].array ?? []).map(Node.init)
     devices = Self.children(answers[4])
     anonymousDevices = Self.orderedChildren(answers[5]).map(\.type)
-    objects = Self.children(answers[6])
+    // From 11.0 on monitors are objects, too; they are compared as character devices.
+    objects = Self.children(answers[6]).filter { !$0.value.hasPrefix("monitor") }
     chardevs = (answers[7].array ?? []).compactMap { $0["label"]?.string }.sorted()
     vcpuThreads = (answers[8].array ?? [])
       .sorted { ($0["cpu-index"]?.integer ?? 0) < ($1["cpu-index"]?.integer ?? 0) }
