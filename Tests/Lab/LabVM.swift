@@ -1,0 +1,160 @@
+public import Foundation
+import Glibc
+
+/// A running VM with a guest that says how it fares.
+public final class LabVM: Sendable {
+  public let configuration: VMConfiguration
+  /// What the guest says, from its first line on.
+  public let serial: SerialReader
+
+  /// Boots the VM and waits until its guest is ready.
+  public init(_ configuration: VMConfiguration, within seconds: Double = 90) throws {
+    self.configuration = configuration
+    try LabVM.removeRemains(of: configuration)
+    try LabVM.prepare(configuration)
+    let serial = try SerialReader(path: configuration.serialSocket)
+    self.serial = serial
+    do {
+      let child = try ChildProcess(try configuration.command(), log: configuration.log)
+      if configuration.daemonize {
+        let outcome = try child.wait(seconds: 30)
+        guard outcome.code == 0 else { throw LabFailure("QEMU: exit \(outcome.code)") }
+      }
+      let ready = configuration.guest == .linux ? "moult-guest ready" : "beat "
+      try eventually("\(configuration.name) boots", within: seconds) {
+        if !configuration.daemonize && !child.isRunning { throw LabFailure("QEMU has ended") }
+        return serial.lines.contains { $0.text.contains(ready) }
+      }
+    } catch {
+      let log = FileManager.default.contents(atPath: configuration.log) ?? Data()
+      serial.stop()
+      LabVM.kill(configuration)
+      throw LabFailure("\(error)\n\(String(decoding: log.suffix(2000), as: UTF8.self))")
+    }
+  }
+
+  /// The VM's process now, by its pidfile.
+  public func pid() throws -> pid_t {
+    let text = try String(contentsOfFile: configuration.pidfile, encoding: .utf8)
+    guard let pid = pid_t(text.trimmingCharacters(in: .whitespacesAndNewlines)) else {
+      throw LabFailure("\(configuration.pidfile): \(text)")
+    }
+    return pid
+  }
+
+  /// Every process of this VM: old twins and new ones.
+  public var processes: [pid_t] { LabVM.processes(named: configuration.name) }
+
+  /// One command over a connection of its own, so that the monitor is free again afterwards.
+  @discardableResult
+  public func qmp(_ command: String, _ arguments: JSON = [:]) throws -> JSON {
+    try QMPConnection(configuration.qmpSocket).execute(command, arguments)
+  }
+
+  /// `7.2.22`, as the QEMU at the public path says.
+  public func version() throws -> String { try QMPConnection(configuration.qmpSocket).version }
+  /// `running`, `paused`, `postmigrate`…
+  public func status() throws -> String? { try qmp("query-status")["status"].string }
+
+  // What the guest says of itself.
+
+  public var pulse: Pulse { Pulse(serial.lines) }
+  /// Empty if no tick was lost while anybody listened, and none came twice or too early.
+  public var discontinuities: [String] { pulse.discontinuities() }
+  public var ticksAreContinuous: Bool { discontinuities.isEmpty && !pulse.ticks.isEmpty }
+  /// Neither memory nor disk nor kernel complained.
+  public var noCorruption: Bool { pulse.complaints.isEmpty }
+  public var lastSynced: Int? { pulse.lastSynced }
+
+  /// Waits until the guest ticks `count` more times over whatever answers at the public path now.
+  public func ticks(_ count: Int = 10, within seconds: Double = 30) throws {
+    let seen = pulse.ticks.count
+    try eventually("\(configuration.name): \(count) more ticks", within: seconds) {
+      pulse.ticks.count >= seen + count
+    }
+  }
+
+  /// The guest answers on the console: input reaches it and its output comes back.
+  public func echoes(within seconds: Double = 10) throws -> Bool {
+    let word = "echo \(UUID().uuidString)"
+    let start = serial.lines.count
+    try serial.send(word)
+    return try serial.line("answers", from: start, within: seconds) { $0 == word }.text == word
+  }
+
+  /// Ends every process of the VM and removes all it had, its disk kept if asked for.
+  public func end(keepDisk: Bool = false) {
+    LabVM.kill(configuration)
+    serial.stop()
+    if !keepDisk { LabVM.remove(configuration) }
+  }
+
+  /// To be called after the end, before ``remove()``: what is wrong with the disk.
+  ///
+  /// Every number the guest was told is on the disk is there, in its place, and the image is sound.
+  public func diskFaults() throws -> [String] {
+    try DiskCheck.faults(
+      image: configuration.diskImage, format: configuration.disk ?? "raw", synced: lastSynced ?? 0)
+  }
+
+  /// Ends the VM, checks its disk, removes everything.
+  public func endAndVerifyDisk() throws -> [String] {
+    end(keepDisk: true)
+    defer { LabVM.remove(configuration) }
+    return try diskFaults()
+  }
+
+  /// Removes what ``end(keepDisk:)`` kept.
+  public func remove() { LabVM.remove(configuration) }
+
+  // The VM's things on the host.
+
+  private static func prepare(_ configuration: VMConfiguration) throws {
+    for directory in configuration.directories {
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+    }
+    if configuration.layout == .symlinked {
+      symlink("real", configuration.home + "/link")
+    }
+    if let disk = configuration.disk {
+      try succeed(["qemu-img", "create", "-q", "-f", disk, configuration.diskImage, "16M"])
+    }
+    if configuration.guest == .bootSector {
+      try FileManager.default.copyItem(
+        atPath: Lab.paths.bootSector, toPath: configuration.home + "/boot-sector")
+    }
+    if let user = configuration.user {
+      for directory in configuration.directories { chown(directory, user, user) }
+      if configuration.disk != nil { chown(configuration.diskImage, user, user) }
+    }
+  }
+
+  private static func removeRemains(of configuration: VMConfiguration) throws {
+    kill(configuration)
+    remove(configuration)
+  }
+
+  private static func kill(_ configuration: VMConfiguration) {
+    for pid in processes(named: configuration.name) { Glibc.kill(pid, SIGKILL) }
+    // The kernel takes a moment to end a process with much memory, and its files are in use till then.
+    for _ in 0..<5000 where !processes(named: configuration.name).isEmpty { usleep(1000) }
+  }
+
+  private static func remove(_ configuration: VMConfiguration) {
+    for path in configuration.belongings where FileManager.default.fileExists(atPath: path) {
+      do { try FileManager.default.removeItem(atPath: path) } catch {
+        print("could not remove \(path): \(error)")
+      }
+    }
+    if case .shared(let directory) = configuration.layout { rmdir(directory) }  // if it is empty
+  }
+
+  /// Processes whose argv says `-name NAME`, zombies left out.
+  static func processes(named name: String) -> [pid_t] {
+    Processes.all().filter { process in
+      process.isQEMU && process.arguments.indices.dropLast().contains {
+        process.arguments[$0] == "-name" && process.arguments[$0 + 1] == name
+      }
+    }.map(\.pid)
+  }
+}

@@ -1,0 +1,67 @@
+import Foundation
+import Glibc
+
+/// What an upgrade could leave behind on the host, at one moment. Two of them tell what is left.
+public struct Leftovers: Sendable {
+  /// What there is, in words that do not change while the thing stays the same.
+  public private(set) var things: Set<String> = []
+
+  /// - Parameter directories: where a VM's public names are; looked into with all below them.
+  public static func snapshot(_ directories: [String] = ["/run/moult-lab"]) -> Leftovers {
+    var found = Leftovers()
+    found.mounts()
+    found.processes()
+    for directory in ["/run/moult", "/dev/shm"] + directories { found.tree(directory) }
+    // What was is history, and meant to stay.
+    found.tree("/var/lib/moult") { !$0.contains("history") }
+    // Stages are siblings of the directories they stand in for.
+    for directory in Set((directories + ["/run", "/dev/shm", "/tmp"]).map { ($0 as NSString).deletingLastPathComponent })
+      .union(["/run", "/dev/shm", "/tmp"])
+    {
+      for name in Processes.list(directory) where name.hasPrefix(".moult-") {
+        found.things.insert("file \(directory)/\(name)")
+      }
+    }
+    return found
+  }
+
+  /// What is there now and was not in `before`, sorted.
+  public func difference(from before: Leftovers) -> [String] {
+    things.subtracting(before.things).sorted()
+  }
+
+  private mutating func mounts() {
+    let text = FileManager.default.contents(atPath: "/proc/self/mountinfo") ?? Data()
+    var count: [String: Int] = [:]
+    for line in String(decoding: text, as: UTF8.self).split(separator: "\n") {
+      // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, …, "-", type, source.
+      let words = line.split(separator: " ")
+      guard words.count > 6, let dash = words.firstIndex(of: "-"), dash + 1 < words.count else { continue }
+      let mount = "mount \(words[4]) (\(words[dash + 1]), of \(words[3]))"
+      count[mount, default: 0] += 1
+      things.insert(count[mount] == 1 ? mount : "\(mount) again (\(count[mount] ?? 0))")
+    }
+  }
+
+  private mutating func processes() {
+    for process in Processes.all() {
+      if process.isQEMU || process.isMoult {
+        let words = process.arguments.prefix(4).joined(separator: " ")
+        things.insert("process \(process.pid) \(words)")
+      }
+      for kind in ["mnt", "net", "ipc", "uts"] {
+        if let namespace = process.namespace(kind) { things.insert("namespace \(namespace)") }
+      }
+    }
+  }
+
+  private mutating func tree(_ directory: String, where condition: (String) -> Bool = { _ in true }) {
+    guard FileManager.default.fileExists(atPath: directory) else { return }
+    let paths: [String]
+    do { paths = try FileManager.default.subpathsOfDirectory(atPath: directory) } catch {
+      things.insert("unreadable \(directory): \(error)")
+      return
+    }
+    for path in paths where condition(path) { things.insert("file \(directory)/\(path)") }
+  }
+}

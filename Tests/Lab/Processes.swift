@@ -1,0 +1,38 @@
+public import Foundation
+import Glibc
+
+/// What /proc says of the processes there are.
+public struct ProcessEntry: Sendable {
+  public var pid: pid_t
+  public var arguments: [String]
+  var isQEMU: Bool { (arguments.first ?? "").contains("qemu-system") }
+  var isMoult: Bool { ((arguments.first ?? "") as NSString).lastPathComponent.hasPrefix("moult") }
+
+  /// The namespace of a kind (`mnt`, `net`) it is in, or nil if it may not be asked.
+  func namespace(_ kind: String) -> String? {
+    // The process may end at any moment: then it holds nothing.
+    do {
+      return try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(pid)/ns/\(kind)")
+    } catch { return nil }
+  }
+}
+
+public enum Processes {
+  /// All that have an argv: neither kernel threads nor zombies do.
+  public static func all() -> [ProcessEntry] {
+    list("/proc").compactMap { name in
+      guard let pid = pid_t(name), let data = FileManager.default.contents(atPath: "/proc/\(name)/cmdline"),
+        !data.isEmpty
+      else { return nil }
+      let words = data.split(separator: 0, omittingEmptySubsequences: false).map {
+        String(decoding: $0, as: UTF8.self)
+      }
+      return ProcessEntry(pid: pid, arguments: words)
+    }
+  }
+
+  /// Names in a directory; none if there is no such directory.
+  static func list(_ path: String) -> [String] {
+    do { return try FileManager.default.contentsOfDirectory(atPath: path) } catch { return [] }
+  }
+}
