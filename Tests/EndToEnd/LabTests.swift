@@ -29,7 +29,8 @@ struct LabTests {
     #expect(vm.pulse.complaints == [])
     #expect(try #require(vm.lastSynced) > 0)
     #expect(!Leftovers.snapshot().difference(from: before).isEmpty)
-    #expect(try vm.endAndVerifyDisk() == [])
+    let faults = try vm.endAndVerifyDisk()
+    #expect(faults == [])
     #expect(Leftovers.snapshot().difference(from: before) == [])
   }
 
@@ -85,8 +86,9 @@ struct LabTests {
       let counts = prober.stop()
       #expect(counts.failed == 0 && counts.connected > 0 && counts.attempts > 100, "\(counts)")
     }
-    kill(try vm.pid(), SIGKILL)
-    try eventually("its end") { vm.processes.isEmpty }
+    let pid = try vm.pid()
+    kill(pid, SIGKILL)
+    try eventually("its end") { Processes.hasEnded(pid) }
     for (path, failure) in [
       (vm.configuration.qmpSocket, \ConnectionProber.Counts.refused),
       ("/run/moult-lab/none", \.missing),
@@ -104,8 +106,9 @@ struct LabTests {
   func `a guest ends as it is told to`(_ command: String, _ sign: String) throws {
     let vm = try LabVM(VMConfiguration("lab-\(command)") { $0.extraArguments = ["-no-reboot"] })
     defer { vm.end() }
+    let pid = try vm.pid()
     try vm.serial.send(command)
     try vm.serial.line(sign) { $0.contains(sign) }
-    try eventually("QEMU ends") { vm.processes.isEmpty }
+    try eventually("QEMU ends") { Processes.hasEnded(pid) }
   }
 }

@@ -82,6 +82,14 @@ public final class LabVM: Sendable {
     return try serial.line("answers", from: start, within: seconds) { $0 == word }.text == word
   }
 
+  /// Waits until no process of the VM is left and all they had is given up: sockets, locks on images.
+  public func waitForEnd(within seconds: Double = 30) throws {
+    let pids = processes
+    try eventually("\(configuration.name) ends", within: seconds) {
+      pids.allSatisfy(Processes.hasEnded) && processes.isEmpty
+    }
+  }
+
   /// Ends every process of the VM and removes all it had, its disk kept if asked for.
   public func end(keepDisk: Bool = false) {
     LabVM.kill(configuration)
@@ -135,9 +143,13 @@ public final class LabVM: Sendable {
   }
 
   private static func kill(_ configuration: VMConfiguration) {
-    for pid in processes(named: configuration.name) { Glibc.kill(pid, SIGKILL) }
-    // The kernel takes a moment to end a process with much memory, and its files are in use till then.
-    for _ in 0..<5000 where !processes(named: configuration.name).isEmpty { usleep(1000) }
+    // Again until none is left: one may just be starting another.
+    for _ in 0..<1000 {
+      let processes = processes(named: configuration.name)
+      if processes.isEmpty { return }
+      for pid in processes { Glibc.kill(pid, SIGKILL) }
+      for pid in processes { while !Processes.hasEnded(pid) { usleep(1000) } }
+    }
   }
 
   private static func remove(_ configuration: VMConfiguration) {

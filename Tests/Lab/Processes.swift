@@ -1,4 +1,4 @@
-public import Foundation
+import Foundation
 import Glibc
 
 /// What /proc says of the processes there are.
@@ -29,6 +29,16 @@ public enum Processes {
       }
       return ProcessEntry(pid: pid, arguments: words)
     }
+  }
+
+  /// Whether the process is gone or a zombie. One that is exiting has no argv any more, but may still
+  /// have its sockets and locks: proc_pid_stat(5), state.
+  public static func hasEnded(_ pid: pid_t) -> Bool {
+    guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return true }
+    let text = String(decoding: data, as: UTF8.self)
+    guard let end = text.lastIndex(of: ")") else { return true }
+    // The first thread is a zombie while others, which hold the files too, are still exiting.
+    return ["Z", "X"].contains(text[end...].dropFirst(2).prefix(1)) && list("/proc/\(pid)/task").count <= 1
   }
 
   /// Names in a directory; none if there is no such directory.
