@@ -10,8 +10,9 @@ public struct Leftovers: Sendable {
   public static func snapshot(_ directories: [String] = ["/run/moult-lab"]) -> Leftovers {
     var found = Leftovers()
     found.mounts()
-    found.processes()
-    for directory in ["/run/moult", "/dev/shm"] + directories { found.tree(directory) }
+    found.processes(directories)
+    for directory in ["/run/moult"] + directories { found.tree(directory) }
+    found.tree("/dev/shm") { $0.contains("moult") }
     // What was is history, and meant to stay.
     found.tree("/var/lib/moult") { !$0.contains("history") }
     // Stages are siblings of the directories they stand in for.
@@ -43,12 +44,13 @@ public struct Leftovers: Sendable {
     }
   }
 
-  private mutating func processes() {
+  /// Only what has to do with the lab: others may use this machine's QEMU meanwhile.
+  private mutating func processes(_ directories: [String]) {
     for process in Processes.all() {
-      if process.isQEMU || process.isMoult {
-        let words = process.arguments.prefix(4).joined(separator: " ")
-        things.insert("process \(process.pid) \(words)")
-      }
+      let concerned = process.arguments.contains { word in directories.contains { word.contains($0) } }
+      guard concerned || process.arguments.first == Lab.paths.moult else { continue }
+      let words = process.arguments.prefix(4).joined(separator: " ")
+      things.insert("process \(process.pid) \(words)")
       for kind in ["mnt", "net", "ipc", "uts"] {
         if let namespace = process.namespace(kind) { things.insert("namespace \(namespace)") }
       }

@@ -6,7 +6,6 @@ public struct ProcessEntry: Sendable {
   public var pid: pid_t
   public var arguments: [String]
   var isQEMU: Bool { (arguments.first ?? "").contains("qemu-system") }
-  var isMoult: Bool { ((arguments.first ?? "") as NSString).lastPathComponent.hasPrefix("moult") }
 
   /// The namespace of a kind (`mnt`, `net`) it is in, or nil if it may not be asked.
   func namespace(_ kind: String) -> String? {
