@@ -37,6 +37,11 @@ struct MountExecution: ~Copyable {
       case .bind(let source, _, _, _):
         list.append(
           try MountPoint.open(source, in: hostRoot, plan.sourceResolution, step: "open source of bind mount"))
+      case .layers(let directories, _):
+        for directory in directories {
+          list.append(
+            try MountPoint.open(directory, in: hostRoot, plan.sourceResolution, step: "open layer"))
+        }
       case .device(let source, _):
         let file = try MountPoint.open(source, in: hostRoot, plan.sourceResolution, step: "open device")
         let status = try Files.status(of: file.raw)
@@ -124,6 +129,10 @@ struct MountExecution: ~Copyable {
         nextSource += 1
         let to = try point(target, directory: false)
         try bind(from, source, to.procPath, target, recursive: false)
+      case .layers(let directories, let target):
+        let lower = directories.indices.map { "/proc/self/fd/\(sources[nextSource + $0])" }
+        nextSource += directories.count
+        try new("overlay", target, options: "lowerdir=" + lower.joined(separator: ":"), flags: UInt(MS_RDONLY))
       case .tmpfs(let target, let options):
         try new("tmpfs", target, options: options, flags: UInt(MS_NOSUID | MS_NODEV))
       case .proc(let target):

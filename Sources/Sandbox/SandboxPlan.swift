@@ -8,6 +8,9 @@ public enum MountOperation: Sendable, Equatable, Codable {
   case bind(source: String, target: String, recursive: Bool = false, readOnly: Bool = false)
   /// Shows a device file of the host; anything else at `source` is refused (CVE-2025-31133).
   case device(source: String, target: String)
+  /// Shows several directories of the host as one, read-only: a name in the first hides the same name in the others
+  /// (overlayfs without an upper layer).
+  case layers([String], target: String)
   /// An empty file system in memory, with tmpfs(5) options: `mode=0755,size=64m`.
   case tmpfs(target: String, options: String)
   /// procfs of the pid namespace.

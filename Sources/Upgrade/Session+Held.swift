@@ -51,7 +51,8 @@ extension Session {
         hint: "start the VM anew; moult commit \(record.vm) clears what the upgrade left")
     }
     let observed = try observe(String(new.process.pid))
-    let request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept)
+    let request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept,
+      keptDirectories: try record.kept?.changedDirectories() ?? [])
     return (observed, try plan(observed, request))
   }
 

@@ -48,7 +48,7 @@ enum TargetProbe {
       credentials: observation.description.runAs == nil ? status.credentials : nil, standardInput: .null,
       standardOutput: .descriptor(messages), standardError: .descriptor(messages),
       inherited: [.init(source: control.theirs.raw, number: 3)], newSession: true)
-    let files = request.kept?.mounts ?? []
+    let files = LaunchPlan.keptLayers(request)
     let sandbox =
       request.root.map { SandboxPlan.tree($0, files: files) } ?? SandboxPlan(namespaces: .all, operations: files)
     let child = try Sandbox.launch(sandbox, process)

@@ -29,12 +29,12 @@ enum LaunchPlan {
 
   static func sandbox(_ plan: UpgradePlan) -> SandboxPlan {
     guard let root = plan.request.root else {
-      var operations = keptOperations(plan)
+      var operations = keptLayers(plan.request)
       for stage in plan.stages { operations += cover(stage) }
       return SandboxPlan(namespaces: .all, operations: operations)
     }
     let observation = plan.observation
-    var operations = keptOperations(plan)
+    var operations = keptLayers(plan.request)
     for link in links(observation.names) { operations.append(.symbolicLink(path: link.path, target: link.target)) }
     var devices: [String] = observation.usesKVM ? ["/dev/kvm"] : []
     for file in observation.files {
@@ -67,10 +67,11 @@ enum LaunchPlan {
     return carried + [.bind(source: stage.path, target: directory, recursive: true)]
   }
 
-  /// Files of the old version over those that replaced them.
-  private static func keptOperations(_ plan: UpgradePlan) -> [MountOperation] {
-    guard let kept = plan.request.kept else { return [] }
-    return kept.mounts
+  /// Files of the old version over those that replaced them, directory by directory: a name that is gone
+  /// altogether could not be mounted upon.
+  static func keptLayers(_ request: UpgradeRequest) -> [MountOperation] {
+    guard let kept = request.kept else { return [] }
+    return request.keptDirectories.map { .layers([kept.directory + $0, (request.root ?? "") + $0], target: $0) }
   }
 
   /// Symbolic links by which public names are written (`/var/run` for `/run`): a tree may not have them.

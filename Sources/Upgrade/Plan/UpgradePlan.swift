@@ -15,10 +15,12 @@ public struct UpgradeRequest: Sendable, Equatable {
   public var probation: Double?
   /// The kept files to run `binary` with, when it is the way back to a version that is gone from disk.
   public var kept: KeptRuntime?
+  /// Directories in which kept files are no longer what lies there.
+  public var keptDirectories: [String]
 
   public init(
     binary: String, root: String? = nil, memory: MemoryStrategy = .auto, hold: Bool = false,
-    probation: Double? = nil, kept: KeptRuntime? = nil
+    probation: Double? = nil, kept: KeptRuntime? = nil, keptDirectories: [String] = []
   ) {
     self.binary = binary
     self.root = root
@@ -26,6 +28,7 @@ public struct UpgradeRequest: Sendable, Equatable {
     self.hold = hold
     self.probation = probation
     self.kept = kept
+    self.keptDirectories = keptDirectories
   }
 }
 

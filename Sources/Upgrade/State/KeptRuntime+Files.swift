@@ -77,14 +77,17 @@ extension KeptRuntime {
     if rmdir(parent) == 0 { _ = rmdir(Paths.parent(parent)) }
   }
 
-  /// Whether every file still lies where it was: then the version can be started as it is.
-  func directoriesThatChanged() throws(Failure) -> [String] {
-    var changed: Set<String> = []
+  /// Directories in which a kept file is not what lies there now; none when the version can be started as
+  /// it is. One that is gone is given by what is left of its path, and inner ones by the outer.
+  func changedDirectories() throws(Failure) -> [String] {
+    var changed: [String] = []
     for file in files {
-      let there = try Files.statusIfPresent((root ?? "") + file.path)?.identity
-      if there != file.original { changed.insert(Paths.parent(file.path)) }
+      if try Files.statusIfPresent((root ?? "") + file.path)?.identity == file.original { continue }
+      var directory = Paths.parent(file.path)
+      while try Files.statusIfPresent((root ?? "") + directory) == nil, directory != "/" { directory = Paths.parent(directory) }
+      if !changed.contains(directory) { changed.append(directory) }
     }
-    return changed.sorted()
+    return changed.filter { inner in !changed.contains { $0 != inner && Paths.contains($0, inner) } }.sorted()
   }
 }
 
