@@ -15,7 +15,8 @@ public final class Executor {
     case undoing
   }
 
-  let plan: UpgradePlan
+  /// Nil when an interrupted upgrade is brought to an end: then the record is all there is.
+  let plan: UpgradePlan?
   let host: any Host
   let progress: (Progress) -> Void
   let began: Instant
@@ -23,9 +24,6 @@ public final class Executor {
   var record: UpgradeRecord
   var steps: [UpgradeReport.Step] = []
   var notes: [String] = []
-  /// What the old QEMU had set before moult changed it.
-  var old: LiveMachine { plan.observation.live }
-  var new: LiveMachine?
   var extraMemory: UInt64?
   var isLocked = false
   var migrationStarted = false
@@ -40,34 +38,46 @@ public final class Executor {
     record = UpgradeRecord(
       id: plan.id, vm: plan.vm, key: plan.key, state: .underWay, old: plan.observation.process,
       oldVersion: plan.observation.version, oldBinary: plan.observation.binary, oldRoot: plan.observation.root,
-      new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
-      memory: plan.memory.strategy, stages: plan.stages, exchanged: [], hasResumed: false, kept: nil,
+      spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
+      memory: plan.memory.strategy, stages: plan.stages, staged: [:],
+      settings: MigrationSettings(plan.observation.live), holds: plan.request.hold, hasResumed: false, kept: nil,
       pauseMilliseconds: nil)
+  }
+
+  /// Takes up an upgrade whose moult was killed. The host holds the VM's lock already.
+  public init(recovering record: UpgradeRecord, host: any Host) {
+    plan = nil
+    self.host = host
+    self.record = record
+    progress = { _ in }
+    began = host.now()
+    isLocked = true
+    migrationStarted = true
   }
 
   /// Runs all steps. Does not throw: whatever happens is in the report.
   public func run() -> UpgradeReport {
-    if !plan.blockers.isEmpty { return report(.refused) }
-    for step in plan.steps.map(\.name) {
+    guard let plan, plan.blockers.isEmpty else { return report(.refused) }
+    for step in plan.steps {
       do {
-        try take(step)
+        try take(step.name, why: step.why, plan)
       } catch {
-        progress(.failed(step, error))
-        return fail(at: step, error)
+        progress(.failed(step.name, error))
+        return fail(at: step.name, error)
       }
     }
     return report(plan.request.hold ? .held : .committed)
   }
 
-  private func take(_ step: StepName) throws(Failure) {
+  private func take(_ step: StepName, why: String, _ plan: UpgradePlan) throws(Failure) {
     let start = host.now() - began
-    progress(.began(step, why: plan.steps.first { $0.name == step }?.why ?? ""))
+    progress(.began(step, why: why))
     var outcome = "failed"
     defer {
       steps.append(UpgradeReport.Step(name: step, start: start, end: host.now() - began, outcome: outcome))
     }
     if isLocked { try host.journal(entry(step, .begin)) }
-    try perform(step)
+    try perform(step, plan)
     outcome = "done"
     if isLocked { try host.journal(entry(step, .done)) }
     progress(.ended(step, milliseconds: host.now() - began - start))

@@ -33,14 +33,18 @@ public protocol Host: AnyObject {
   /// Removes the stage and what it holds; nothing if it is not there.
   func removeStage(_ stage: Stage) throws(Failure)
 
-  /// Starts the new QEMU, waiting, and greets it. The process is the host's to `end`.
-  func launch(_ plan: UpgradePlan) throws(Failure) -> LaunchedTwin
+  /// Starts the new QEMU, waiting. The process is the host's to `end`.
+  func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity
+  /// Waits until the new QEMU answers.
+  func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion
   func live(_ side: Side) throws(Failure) -> LiveMachine
   /// Gives every thread of the new QEMU the affinity, policy, nice value and cgroup of its counterpart.
   func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure)
   /// Gives each staged name the owner, mode and attributes of its public counterpart, and makes sure
   /// that the new QEMU listens at every staged socket.
   func finishStage(_ stage: Stage) throws(Failure)
+  /// What each exchange will make public, by staged path: known once the stages are finished.
+  var stagedIdentities: [String: FileIdentity] { get }
 
   func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue
   /// Hands each side its end of the migration stream and starts the migration.
@@ -57,9 +61,9 @@ public protocol Host: AnyObject {
   /// Whether what was staged is what is public now, by inode.
   func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool
   /// Connects to the public monitor and makes sure that the new QEMU answers there.
-  func verifyPublicMonitor(_ plan: UpgradePlan) throws(Failure)
+  func verifyPublicMonitor(_ path: String) throws(Failure)
   /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories.
-  func settle(_ plan: UpgradePlan) throws(Failure)
+  func settle(_ stages: [Stage]) throws(Failure)
 
   func isAlive(_ side: Side) -> Bool
   /// Kills the process and returns once it is gone; nothing if it is gone already.

@@ -8,8 +8,8 @@ extension LinuxHost {
   /// Seconds until a new QEMU must have greeted. It takes tens of milliseconds; a loaded host takes longer.
   static let greetingSeconds = 60.0
 
-  public func launch(_ plan: UpgradePlan) throws(Failure) -> LaunchedTwin {
-    let (pid, streams, control, stream) = try spawn(plan)
+  public func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity {
+    let (pid, streams, control, stream) = try start(plan)
     let handle = try ProcessHandle(pid: pid)
     newProcess = handle
     reactor.add(handle.raw) { [unowned self] () throws(Failure) in self.reactor.remove(handle.raw) }
@@ -18,17 +18,18 @@ extension LinuxHost {
     let monitor = QMPConnection(try control.duplicate(), subject: "the new QEMU", reactor: reactor)
     newMonitor = monitor
     migrationStream = stream
-    let version: QEMUVersion
-    do { version = try monitor.negotiate(seconds: Self.greetingSeconds) } catch {
+    return ProcessIdentity(pid: handle.pid, startTime: try ProcessStatus.read(pid: handle.pid).startTime)
+  }
+
+  public func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion {
+    do { return try monitor(.new).negotiate(seconds: Self.greetingSeconds) } catch {
       throw try startFailure(plan, error)
     }
-    return LaunchedTwin(
-      process: ProcessIdentity(pid: handle.pid, startTime: try ProcessStatus.read(pid: handle.pid).startTime), version: version)
   }
 
   /// Starts the process. Of its ends of the channels it has the only ones when this returns: otherwise
   /// its death would go unnoticed.
-  private func spawn(
+  private func start(
     _ plan: UpgradePlan
   ) throws(Failure) -> (pid: pid_t, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
     let (control, stream) = (try Channel(), try Channel())

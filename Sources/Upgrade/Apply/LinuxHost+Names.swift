@@ -88,8 +88,7 @@ extension LinuxHost {
     return try Files.statusIfPresent(exchange.published)?.identity == identity
   }
 
-  public func verifyPublicMonitor(_ plan: UpgradePlan) throws(Failure) {
-    let path = plan.observation.monitor
+  public func verifyPublicMonitor(_ path: String) throws(Failure) {
     let socket = try UnixSocket.connect(path)
     let peer = try UnixSocket.peerCredentials(socket.raw)
     if peer.pid != newProcess?.pid {
@@ -97,10 +96,12 @@ extension LinuxHost {
     }
   }
 
-  public func settle(_ plan: UpgradePlan) throws(Failure) {
+  public var stagedIdentities: [String: FileIdentity] { staged }
+
+  public func settle(_ stages: [Stage]) throws(Failure) {
     guard let newProcess else { return }
     // Outer directories first: what is mounted inside them goes with them.
-    let shared = plan.stages.filter { $0.kind == .shared }.reversed()
+    let shared = stages.filter { $0.kind == .shared }.reversed()
     var detached: [String] = []
     for stage in shared where !detached.contains(where: { Paths.contains($0, stage.directory) }) {
       try Namespaces.within(newProcess.pid, [.mount]) { () throws(Failure) in try Mount.detach(stage.directory) }

@@ -47,6 +47,9 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var oldVersion: QEMUVersion
   public var oldBinary: String
   public var oldRoot: String?
+  /// The new QEMU's process, from the moment it exists.
+  public var spawned: ProcessIdentity?
+  /// The new QEMU, once it answered.
   public var new: LaunchedTwin?
   public var newBinary: String
   public var newRoot: String?
@@ -54,11 +57,27 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var monitor: String
   public var memory: MemoryStrategy
   public var stages: [Stage]
-  public var exchanged: [NameExchange]
+  /// What each exchange makes public, by staged path: tells afterwards whether it was done.
+  public var staged: [String: FileIdentity]
+  /// What the old QEMU had set for migrations of its own.
+  public var settings: MigrationSettings
+  public var holds: Bool
   /// The guest has run in the new QEMU: the old one must never run it again.
   public var hasResumed: Bool
   public var kept: KeptRuntime?
   public var pauseMilliseconds: Double?
+}
+
+/// The capabilities and parameters of migration that an upgrade changes, as they were before.
+public struct MigrationSettings: Sendable, Equatable, Codable {
+  public var capabilities: [String: Bool]
+  public var parameters: [String: JSONValue]
+
+  public init(_ live: LiveMachine) {
+    capabilities = live.migrationCapabilities
+    parameters = live.migrationParameters.filter { Self.changed.contains($0.key) }
+  }
+  static let changed: Set<String> = ["max-bandwidth", "downtime-limit", "tls-creds", "mode"]
 }
 
 /// How an upgrade ended.

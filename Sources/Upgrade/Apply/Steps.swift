@@ -12,15 +12,15 @@ extension Executor {
   static let patientPasses = 4
   static let mostPasses = 200
 
-  func perform(_ step: StepName) throws(Failure) {
+  func perform(_ step: StepName, _ plan: UpgradePlan) throws(Failure) {
     switch step {
-    case .lock: try lock()
+    case .lock: try lock(plan)
     case .keep: record.kept = try host.keepRuntime(plan)
     case .stage: for stage in plan.stages { try host.makeStage(stage) }
-    case .launch: try launch()
-    case .compare: try compare()
-    case .migrate: try migrate()
-    case .pause: try awaitPause()
+    case .launch: try launch(plan)
+    case .compare: try compare(plan)
+    case .migrate: try migrate(plan)
+    case .pause: try awaitPause(plan)
     case .switch: try switchOver()
     case .exchange: try exchangeNames()
     case .verify: try verifyNames()
@@ -31,21 +31,23 @@ extension Executor {
     }
   }
 
-  private func lock() throws(Failure) {
+  private func lock(_ plan: UpgradePlan) throws(Failure) {
     try host.lock(plan)
     isLocked = true
     try host.save(record)
   }
 
-  private func launch() throws(Failure) {
-    let twin = try host.launch(plan)
-    record.new = twin
+  private func launch(_ plan: UpgradePlan) throws(Failure) {
+    let process = try host.spawn(plan)
+    record.spawned = process
+    // Before it is waited for: whoever has to clean up after us must know of it.
     try host.save(record)
+    record.new = LaunchedTwin(process: process, version: try host.greet(plan))
   }
 
   /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
-  private func compare() throws(Failure) {
-    let new = try host.live(.new)
+  private func compare(_ plan: UpgradePlan) throws(Failure) {
+    let (new, old) = (try host.live(.new), plan.observation.live)
     let differences = new.differences(from: old)
     if !differences.isEmpty {
       throw Failure(
@@ -53,25 +55,26 @@ extension Executor {
         reason: "the new QEMU's machine is not the VM's: " + differences.joined(separator: "; "),
         hint: "the live VM has changed since its command line was written, or the versions differ: undo the change, or restart the VM")
     }
-    self.new = new
     try host.matchThreads(old: old, new: new)
     for stage in plan.stages { try host.finishStage(stage) }
+    record.staged = host.stagedIdentities
+    try host.save(record)
   }
 
   /// Capabilities of this migration, by side. A mismatch of `x-ignore-shared` is fatal to the new QEMU;
   /// without `return-path` the old one can miss that the new one failed to load.
   private func capabilities(_ side: Side) -> [String: Bool] {
     var wanted = ["events": true, "return-path": true]
-    if plan.memory.strategy == .shared { wanted["x-ignore-shared"] = true }
+    if record.memory == .shared { wanted["x-ignore-shared"] = true }
     if side == .old {
       wanted["pause-before-switchover"] = true
       // What somebody else had set for a migration of their own must not apply to this one.
-      for (name, isOn) in old.migrationCapabilities where isOn && wanted[name] == nil { wanted[name] = false }
+      for (name, isOn) in record.settings.capabilities where isOn && wanted[name] == nil { wanted[name] = false }
     }
     return wanted
   }
 
-  private func migrate() throws(Failure) {
+  private func migrate(_ plan: UpgradePlan) throws(Failure) {
     migrationStarted = true
     for side in [Side.old, .new] {
       _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(capabilities(side)))
@@ -79,8 +82,8 @@ extension Executor {
     var parameters: [String: JSONValue] = [
       "max-bandwidth": .integer(100_000_000_000), "downtime-limit": .integer(Self.firstDowntimeLimit),
     ]
-    if let credentials = old.migrationParameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
-    if let mode = old.migrationParameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
+    if let credentials = record.settings.parameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
+    if let mode = record.settings.parameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
     try host.startMigration()
     _ = try host.awaitMigration(
@@ -95,7 +98,7 @@ extension Executor {
   }
 
   /// Waits until QEMU has stopped the guest and holds at the switchover gate: the last point to cancel.
-  private func awaitPause() throws(Failure) {
+  private func awaitPause(_ plan: UpgradePlan) throws(Failure) {
     var limit = Self.firstDowntimeLimit
     var passes = 0
     while true {
@@ -130,23 +133,19 @@ extension Executor {
   }
 
   private func exchangeNames() throws(Failure) {
-    for exchange in plan.stages.flatMap(\.exchanges) {
-      // Recorded first: undoing asks the file system whether it was done.
-      record.exchanged.append(exchange)
-      try host.exchange(exchange)
-    }
+    for exchange in record.stages.flatMap(\.exchanges) { try host.exchange(exchange) }
   }
 
   /// The inodes that answered for the new QEMU in `compare` must be the public ones now.
   private func verifyNames() throws(Failure) {
-    for exchange in record.exchanged where try !host.isExchanged(exchange) {
+    for exchange in record.stages.flatMap(\.exchanges) where try !host.isExchanged(exchange) {
       throw Failure(
         step: "verify the name", subject: exchange.published, reason: "it does not lead to the new QEMU",
         hint: "another program changed it during the upgrade")
     }
   }
 
-  private func resume() throws(Failure) {
+  func resume() throws(Failure) {
     _ = try host.command(.new, "cont", nil)
     try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
     record.hasResumed = true
@@ -157,14 +156,14 @@ extension Executor {
 
   /// The guest runs in the new QEMU, and the old one can only do harm: its clients must come over, its
   /// memory is the new one's or stale. Nothing here is a reason to go back, so nothing here throws.
-  private func retire() {
+  func retire() {
     host.ignoreInterrupts()
     attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
-    attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.plan) }
+    attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
     attempt("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
-    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.plan) }
-    for stage in plan.stages {
+    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages) }
+    for stage in record.stages {
       attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.new) }
@@ -172,7 +171,7 @@ extension Executor {
     attempt("note the probation") { () throws(Failure) in try self.host.save(self.record) }
   }
 
-  private func commit() throws(Failure) {
+  func commit() throws(Failure) {
     if let kept = record.kept { try host.dropRuntime(kept) }
     host.unlock(undone: false)
     isLocked = false
@@ -187,13 +186,13 @@ extension Executor {
   /// undone, on the new one when it is done.
   func restoreMigrationSettings(_ side: Side) throws(Failure) {
     var wanted: [String: Bool] = [:]
-    for name in Set(capabilities(.old).keys).union(capabilities(.new).keys) {
-      if let had = old.migrationCapabilities[name] { wanted[name] = had }
+    for name in Set(capabilities(.old).keys).union(["x-ignore-shared"]) {
+      if let had = record.settings.capabilities[name] { wanted[name] = had }
     }
     _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(wanted))
     var parameters: [String: JSONValue] = [:]
-    for name in ["max-bandwidth", "downtime-limit", "tls-creds", "mode"] {
-      guard let had = old.migrationParameters[name] else { continue }
+    for name in MigrationSettings.changed.sorted() {
+      guard let had = record.settings.parameters[name] else { continue }
       // Set only what was changed or is not a default: not every version knows every parameter.
       if name == "max-bandwidth" || name == "downtime-limit" || (side == .old && had.string != "" && had.string != "normal") {
         parameters[name] = had

@@ -15,7 +15,7 @@ extension Executor {
     return undo(after: step, failure)
   }
 
-  private func undo(after step: StepName, _ failure: Failure) -> UpgradeReport {
+  func undo(after step: StepName, _ failure: Failure) -> UpgradeReport {
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undoing)) }
     // A `cont` whose answer was lost may have been carried out: then the guest has run, and the old
     // QEMU must stay where it is. Killing the new one is safe only if it is known to be waiting.
@@ -24,19 +24,18 @@ extension Executor {
     // The old QEMU died after it had handed the guest over: the new one is all there is, so forward.
     if newHoldsGuest, !host.isAlive(.old), host.isAlive(.new) { return goForward(step, failure) }
 
-    for exchange in record.exchanged.reversed() {
+    for exchange in record.stages.flatMap(\.exchanges).reversed() {
       attempt("give \(exchange.published) back") { () throws(Failure) in
         if try self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
       }
     }
-    record.exchanged = []
     do { try host.end(.new) } catch {
       // Never two: an old QEMU is not continued beside a new one that may yet run.
       notes.append("the new QEMU could not be ended (\(error)), so the old one was left paused")
       return report(.needsPerson, failure: (step, failure))
     }
     let guestRuns = continueOld()
-    for stage in plan.stages {
+    for stage in record.stages {
       attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }
     if let kept = record.kept {
@@ -78,18 +77,18 @@ extension Executor {
     return report(.needsPerson, failure: (step, failure))
   }
 
-  private func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport {
+  func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport {
     notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one")
-    for exchange in plan.stages.flatMap(\.exchanges) {
+    for exchange in record.stages.flatMap(\.exchanges) {
       attempt("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
         if try !self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
       }
     }
-    do { try perform(.resume) } catch {
+    do { try resume() } catch {
       notes.append("the guest could not be resumed in the new QEMU: \(error)")
       return report(.needsPerson, failure: (step, failure))
     }
-    do { try perform(.retire) } catch { notes.append("\(error)") }
+    retire()
     return report(.needsPerson, failure: (step, failure))
   }
 
