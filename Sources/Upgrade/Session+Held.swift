@@ -26,7 +26,7 @@ extension Session {
     guard record.state == .probation else {
       throw Failure(
         step: "find the upgrade of", subject: selector, reason: "upgrade \(record.id) was interrupted and is not held",
-        hint: "moult status shows both QEMUs")
+        hint: "moult recover \(record.vm) brings it to an end")
     }
     return record
   }

@@ -90,6 +90,12 @@ public final class Session {
     return Executor(plan: plan, host: host, began: began, progress: progress).run()
   }
 
+  func recoveryHost(_ record: UpgradeRecord, lock: consuming OwnedFD) throws(Failure) -> LinuxHost {
+    try LinuxHost(
+      recovering: record, lock: lock, reactor: reactor, state: state, signals: signals.raw,
+      nextSignal: { [self] () throws(Failure) in try signals.next()?.signal })
+  }
+
   /// Tries the target binary without a VM: is it QEMU, which version, which machine types.
   public func probe(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> TargetFacts {
     try TargetProbe.run(observed.observation, request, reactor: reactor)

@@ -15,7 +15,7 @@ struct Moult: ParsableCommand {
       64 wrong usage.
       """,
     version: "0.1.0",
-    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Run.self])
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Recover.self, Run.self])
 }
 
 /// What `moult` ends with, as scripts rely on it.

@@ -18,7 +18,18 @@ final class ProcessHandle {
   var hasExited: Bool { pidfd.hasExited }
 
   init(pid: pid_t) throws(Failure) { pidfd = try Pidfd(pid: pid) }
-  init(_ pidfd: consuming Pidfd) { self.pidfd = pidfd }
+
+  /// Nil if the process has ended. The pidfd pins whoever has the number now; the start time tells whether
+  /// it is the one that is meant.
+  init?(_ identity: ProcessIdentity) throws(Failure) {
+    do throws(Failure) {
+      pidfd = try Pidfd(pid: identity.pid)
+      if try ProcessStatus.read(pid: identity.pid).startTime != identity.startTime { return nil }
+    } catch {
+      if error.errno == .noSuchProcess || error.errno == .noSuchFileOrDirectory { return nil }
+      throw error
+    }
+  }
 
   func kill() throws(Failure) { try pidfd.send(signal: SIGKILL) }
   func duplicate(descriptor: CInt) throws(Failure) -> OwnedFD { try pidfd.duplicate(descriptor: descriptor) }

@@ -12,7 +12,7 @@ extension LinuxHost {
     let (pid, streams, control, stream) = try start(plan)
     let handle = try ProcessHandle(pid: pid)
     newProcess = handle
-    reactor.add(handle.raw) { [unowned self] () throws(Failure) in self.reactor.remove(handle.raw) }
+    watchExit(of: handle)
     rememberMessages(of: streams[2])
 
     let monitor = QMPConnection(try control.duplicate(), subject: "the new QEMU", reactor: reactor)
@@ -32,6 +32,7 @@ extension LinuxHost {
   private func start(
     _ plan: UpgradePlan
   ) throws(Failure) -> (pid: pid_t, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
+    guard let oldProcess else { throw Failure(step: "start the new QEMU", subject: plan.vm, reason: "the old one has ended") }
     let (control, stream) = (try Channel(), try Channel())
     var inherited = [
       ProcessPlan.Inherited(source: control.theirs.raw, number: LaunchPlan.controlDescriptor),
@@ -43,7 +44,7 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: memory.number))
     }
-    let streams = try standardStreams()
+    let streams = try standardStreams(of: oldProcess)
     let process = LaunchPlan.process(
       plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)
     let sandbox = LaunchPlan.sandbox(plan)
@@ -64,7 +65,7 @@ extension LinuxHost {
   }
 
   /// The old QEMU's own standard streams: the same open files, so that a log is written on, never truncated.
-  private func standardStreams() throws(Failure) -> [StandardStream] {
+  private func standardStreams(of oldProcess: ProcessHandle) throws(Failure) -> [StandardStream] {
     var streams: [StandardStream] = []
     for number in CInt(0)...2 {
       do {

@@ -8,8 +8,9 @@ public final class LinuxHost: Host {
   let reactor: Reactor
   let state: StateDirectory
   /// The old QEMU's monitor, held since the observation.
-  let oldMonitor: QMPConnection
-  let oldProcess: ProcessHandle
+  var oldMonitor: QMPConnection?
+  /// Nil only in a recovery, when it has ended before.
+  var oldProcess: ProcessHandle?
   var newMonitor: QMPConnection?
   var newProcess: ProcessHandle?
   /// Our end of the migration stream until the old QEMU has it.
@@ -44,18 +45,64 @@ public final class LinuxHost: Host {
     self.reactor = reactor
     self.state = state
     oldMonitor = monitor
-    oldProcess = try ProcessHandle(pid: observation.process.pid)
-    // The pidfd pins whoever has the pid now: it must still be the one that was observed.
-    if try ProcessStatus.read(pid: observation.process.pid).startTime != observation.process.startTime {
+    guard let process = try ProcessHandle(observation.process) else {
       throw Failure(step: "find the VM", subject: "\(observation.process.pid)", reason: "the process has ended")
     }
+    oldProcess = process
     reactor.add(signals) { [unowned self] () throws(Failure) in try self.interrupted() }
-    reactor.add(oldProcess.raw) { [unowned self] () throws(Failure) in self.reactor.remove(self.oldProcess.raw) }
+    watchExit(of: process)
+  }
+
+  /// Takes up where an interrupted upgrade was left.
+  /// - Parameters:
+  ///   - lock: the VM's, already held.
+  init(
+    recovering record: UpgradeRecord, lock: consuming OwnedFD, reactor: Reactor, state: StateDirectory, signals: CInt,
+    nextSignal: @escaping () throws(Failure) -> CInt?
+  ) throws(Failure) {
+    self.reactor = reactor
+    self.state = state
+    self.signals = signals
+    self.nextSignal = nextSignal
+    superseded = nil
+    key = record.key
+    lockFile = DescriptorBox(lock)
+    journalFile = DescriptorBox(
+      try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+    oldProcess = try ProcessHandle(record.old)
+    newProcess = try record.spawned.flatMap { process throws(Failure) in try ProcessHandle(process) }
+    madeStages = Set(record.stages.map(\.path))
+    staged = record.staged
+    for process in [oldProcess, newProcess] {
+      if let process { watchExit(of: process) }
+    }
+    if let oldProcess { oldMonitor = try findMonitor(of: oldProcess, record) }
+    if let newProcess { newMonitor = try findMonitor(of: newProcess, record) }
+  }
+
+  func watchExit(of process: ProcessHandle) {
+    reactor.add(process.raw) { [unowned self] () throws(Failure) in self.reactor.remove(process.raw) }
+  }
+
+  /// The QMP socket of one twin: public or staged, whichever inode the process listens at.
+  private func findMonitor(of process: ProcessHandle, _ record: UpgradeRecord) throws(Failure) -> QMPConnection? {
+    var paths = [record.monitor]
+    let (directory, base) = (try Paths.real(Paths.parent(record.monitor)), Paths.base(record.monitor))
+    paths += record.stages.filter { $0.directory == directory }.map { Stage.join($0.path, base) }
+    let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
+    let listening = try UnixSocketTable.read(networkOf: process.pid).filter { $0.state == .listening && own.contains($0.inode) }
+    for path in paths {
+      guard let status = try Files.statusIfPresent(path), listening.contains(where: { $0.isBound(to: status) }) else { continue }
+      let monitor = QMPConnection(try UnixSocket.connect(path), subject: path, reactor: reactor)
+      _ = try monitor.negotiate(seconds: Observer.greetingSeconds)
+      return monitor
+    }
+    return nil
   }
 
   deinit {
     reactor.remove(signals)
-    reactor.remove(oldProcess.raw)
+    if let oldProcess { reactor.remove(oldProcess.raw) }
     if let newProcess { reactor.remove(newProcess.raw) }
   }
 
@@ -82,7 +129,7 @@ public final class LinuxHost: Host {
       case .underWay, .undoing:
         throw Failure(
           step: "lock the VM", subject: plan.vm, reason: "upgrade \(record.id) was interrupted",
-          hint: "see which QEMU runs the guest (moult status, and query-status of both pids there)")
+          hint: "moult recover \(plan.vm) brings it to an end")
       }
     }
     key = plan.key
@@ -121,7 +168,9 @@ public final class LinuxHost: Host {
 
   func monitor(_ side: Side) throws(Failure) -> QMPConnection {
     switch side {
-    case .old: return oldMonitor
+    case .old:
+      guard let oldMonitor else { throw Failure(step: "reach", subject: "the old QEMU", reason: "it has no monitor any more") }
+      return oldMonitor
     case .new:
       guard let newMonitor else { throw Failure(step: "reach", subject: "the new QEMU", reason: "it has not been started") }
       return newMonitor
@@ -137,9 +186,9 @@ public final class LinuxHost: Host {
   public func startMigration() throws(Failure) {
     guard let migrationStream else { throw Failure(step: "migrate", subject: "", reason: "there is no stream") }
     _ = try monitor(.new).execute("migrate-incoming", ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")])
-    _ = try oldMonitor.execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
+    _ = try monitor(.old).execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
     self.migrationStream = nil
-    _ = try oldMonitor.execute("migrate", ["uri": "fd:moult-migration"])
+    _ = try monitor(.old).execute("migrate", ["uri": "fd:moult-migration"])
   }
 
   public func awaitMigration(
@@ -210,7 +259,7 @@ public final class LinuxHost: Host {
 
   public func isAlive(_ side: Side) -> Bool {
     switch side {
-    case .old: !oldProcess.hasExited
+    case .old: oldProcess.map { !$0.hasExited } ?? false
     case .new: newProcess.map { !$0.hasExited } ?? false
     }
   }
@@ -248,7 +297,7 @@ public final class LinuxHost: Host {
   }
 
   public func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure) {
-    guard let newProcess else { return }
+    guard let newProcess, let oldProcess else { return }
     var pairs = Array(zip(old.vcpuThreads, new.vcpuThreads))
     for (id, thread) in old.iothreads {
       if let twin = new.iothreads[id] { pairs.append((thread, twin)) }

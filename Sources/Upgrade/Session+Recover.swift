@@ -1,0 +1,26 @@
+public import Kernel
+
+extension Session {
+  /// Upgrades whose moult is gone without having ended them.
+  public func interrupted(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
+    var found: [UpgradeRecord] = []
+    for record in try state.records() where record.state != .probation {
+      if try state.holder(of: record.key) != nil { continue }
+      if let selector, ![record.vm, record.key, record.id, String(record.old.pid), record.spawned.map { String($0.pid) } ?? "", record.monitor].contains(selector) {
+        continue
+      }
+      found.append(record)
+    }
+    return found
+  }
+
+  /// Brings an interrupted upgrade to an end: undone if the guest never ran in the new QEMU, else finished.
+  public func recover(_ record: UpgradeRecord) throws(Failure) -> UpgradeReport {
+    let lock = try state.lock(record.key)
+    guard let record = try state.record(record.key), record.state != .probation else {
+      throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
+    }
+    let host = try recoveryHost(record, lock: lock)
+    return Executor(recovering: record, host: host).recover()
+  }
+}
