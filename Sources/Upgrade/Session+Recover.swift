@@ -3,6 +3,7 @@ public import Kernel
 extension Session {
   /// Upgrades whose moult is gone without having ended them.
   public func interrupted(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
+    try state.sweep()
     var found: [UpgradeRecord] = []
     for record in try state.records() where record.state != .probation {
       if try state.holder(of: record.key) != nil { continue }

@@ -131,6 +131,10 @@ extension Observer {
         entry.state == .listening && names.contains { $0.kind == .socket && $0.present != nil && $0.present == $0.owned && isBound(entry, $0) }
       }.compactMap(\.path))
     var foreign: [ForeignDescriptor] = []
+    for backend in memory {
+      guard let number = backend.descriptor, isHugePageFile("/proc/\(pid)/fd/\(number)") else { continue }
+      foreign.append(ForeignDescriptor(number: number, what: "RAM backend \(backend.id) on huge pages"))
+    }
     for descriptor in descriptors where descriptor.number > 2 {
       func flag(_ what: String) { foreign.append(ForeignDescriptor(number: descriptor.number, what: what)) }
       if let inode = descriptor.socketInode {
@@ -156,6 +160,11 @@ extension Observer {
       }
     }
     return foreign
+  }
+
+  private static func isHugePageFile(_ path: String) -> Bool {
+    var system = statfs()
+    return statfs(path, &system) == 0 && UInt32(truncatingIfNeeded: system.f_type) == 0x9584_58f6  // HUGETLBFS_MAGIC
   }
 
   private static func isBound(_ entry: UnixSocketEntry, _ name: PublicName) -> Bool {

@@ -23,14 +23,40 @@ public struct StateDirectory: Sendable {
   public func recordPath(_ key: String) -> String { directory(key) + "/record.json" }
   public func journalPath(_ key: String) -> String { directory(key) + "/journal" }
 
-  /// The records of all upgrades under way, held, or interrupted.
+  /// The records of all upgrades under way, held, or interrupted. One that cannot be read is left out: it
+  /// must not keep anybody from the other VMs. `damaged` tells of it.
   public func records() throws(Failure) -> [UpgradeRecord] {
-    guard try Files.statusIfPresent(path) != nil else { return [] }
     var records: [UpgradeRecord] = []
-    for key in try Files.names(in: path).sorted() {
-      if let record = try record(key) { records.append(record) }
+    for key in try keys() {
+      do throws(Failure) {
+        if let record = try record(key) { records.append(record) }
+      } catch where error.errno == nil { continue }
     }
     return records
+  }
+
+  /// Why records cannot be read, for those that cannot.
+  public func damaged() throws(Failure) -> [Failure] {
+    var failures: [Failure] = []
+    for key in try keys() {
+      do throws(Failure) { _ = try record(key) } catch where error.errno == nil { failures.append(error) }
+    }
+    return failures
+  }
+
+  /// Removes directories that a moult left empty of a record when it was killed while it removed them.
+  public func sweep() throws(Failure) {
+    for key in try keys() where try Files.statusIfPresent(recordPath(key)) == nil && holder(of: key) == nil {
+      let lock: OwnedFD
+      do throws(Failure) { lock = try self.lock(key) } catch { continue }  // Taken just now: not left behind.
+      if try Files.statusIfPresent(recordPath(key)) == nil { try remove(key) }
+      _ = lock.raw  // Held until here.
+    }
+  }
+
+  private func keys() throws(Failure) -> [String] {
+    guard try Files.statusIfPresent(path) != nil else { return [] }
+    return try Files.names(in: path).sorted()
   }
 
   public func record(_ key: String) throws(Failure) -> UpgradeRecord? {

@@ -31,6 +31,7 @@ struct Status: ParsableCommand {
         }
         rows.append((record, state))
       }
+      for failure in try session.state.damaged() { Output.failure(failure) }
       if output.isJSON {
         try Output.json(rows.map { HeldDocument($0.0, outcome: $0.1) })
       } else if rows.isEmpty {
