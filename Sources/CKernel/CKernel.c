@@ -1,6 +1,7 @@
 // _GNU_SOURCE stays in the .c file: in a public header it breaks Swift's import of Glibc.
 #define _GNU_SOURCE
 #include "CKernel.h"
+#include <sys/vfs.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -207,4 +208,9 @@ int moult_read_signal(int descriptor, pid_t *sender) {
   if (size < 0) return errno == EAGAIN ? 0 : -1;
   *sender = (pid_t)info.ssi_pid;
   return (int)info.ssi_signo;
+}
+
+long moult_filesystem_type(const char *path) {
+  struct statfs system;
+  return statfs(path, &system) == 0 ? (long)system.f_type : -1;
 }

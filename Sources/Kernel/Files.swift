@@ -90,6 +90,11 @@ public enum Files {
     return FileStatus(status)
   }
 
+  /// Whether a file lies on a file system of huge pages (hugetlbfs), memfd's own included.
+  public static func isOnHugePages(_ path: String) throws(Failure) -> Bool {
+    try valueOrErrno("ask for the file system of", path) { moult_filesystem_type(path) } == 0x9584_58f6
+  }
+
   /// fstat(2).
   public static func status(of descriptor: CInt) throws(Failure) -> FileStatus {
     var status = stat()

@@ -53,6 +53,8 @@ extern const int moult_o_path;
 
 int moult_close_range(unsigned first, unsigned last, unsigned flags);
 int moult_memfd_create(const char *name, unsigned flags);
+/// The kind of file system that a path lies on (statfs(2), f_type), or -1 with errno.
+long moult_filesystem_type(const char *path);
 /// pipe2(2), both ends close-on-exec.
 int moult_pipe(int ends[2]);
 

@@ -124,7 +124,7 @@ extension Observer {
   /// (event descriptors, KVM's), files (checked as images) and pipes are its own affair.
   static func foreign(
     _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], memory: [ObservedMemory], pid: pid_t
-  ) -> [ForeignDescriptor] {
+  ) throws(Failure) -> [ForeignDescriptor] {
     let table = Dictionary(sockets.map { ($0.inode, $0) }) { first, _ in first }
     let listening = Set(
       sockets.filter { entry in
@@ -132,7 +132,7 @@ extension Observer {
       }.compactMap(\.path))
     var foreign: [ForeignDescriptor] = []
     for backend in memory {
-      guard let number = backend.descriptor, isHugePageFile("/proc/\(pid)/fd/\(number)") else { continue }
+      guard let number = backend.descriptor, try Files.isOnHugePages("/proc/\(pid)/fd/\(number)") else { continue }
       foreign.append(ForeignDescriptor(number: number, what: "RAM backend \(backend.id) on huge pages"))
     }
     for descriptor in descriptors where descriptor.number > 2 {
@@ -160,11 +160,6 @@ extension Observer {
       }
     }
     return foreign
-  }
-
-  private static func isHugePageFile(_ path: String) -> Bool {
-    var system = statfs()
-    return statfs(path, &system) == 0 && UInt32(truncatingIfNeeded: system.f_type) == 0x9584_58f6  // HUGETLBFS_MAGIC
   }
 
   private static func isBound(_ entry: UnixSocketEntry, _ name: PublicName) -> Bool {

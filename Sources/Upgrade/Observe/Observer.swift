@@ -56,7 +56,7 @@ public enum Observer {
       binary: executable.path, binaryDeleted: executable.deleted, root: root,
       description: description, version: version, live: live, monitor: absolute(first), names: names,
       directories: directories, files: files, memory: memory,
-      foreign: foreign(descriptors, sockets: sockets, names: names, memory: memory, pid: pid),
+      foreign: try foreign(descriptors, sockets: sockets, names: names, memory: memory, pid: pid),
       standardInputIsNull: descriptors.first { $0.number == 0 }.map { $0.target == "/dev/null" } ?? true,
       usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),

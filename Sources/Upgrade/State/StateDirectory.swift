@@ -46,7 +46,8 @@ public struct StateDirectory: Sendable {
 
   /// Removes directories that a moult left empty of a record when it was killed while it removed them.
   public func sweep() throws(Failure) {
-    for key in try keys() where try Files.statusIfPresent(recordPath(key)) == nil && holder(of: key) == nil {
+    for key in try keys() {
+      if try Files.statusIfPresent(recordPath(key)) != nil { continue }
       let lock: OwnedFD
       do throws(Failure) { lock = try self.lock(key) } catch { continue }  // Taken just now: not left behind.
       if try Files.statusIfPresent(recordPath(key)) == nil { try remove(key) }
