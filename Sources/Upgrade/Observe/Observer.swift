@@ -18,7 +18,11 @@ public enum Observer {
     let base = try base(of: pid, description)
     let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
     let descriptors = try ProcFS.openDescriptors(of: pid)
-    let sockets = try UnixSocketTable.read(networkOf: pid)
+    // A connection that QEMU accepted belongs to the client's network namespace, not to the listener's:
+    // the clients of a VM that was upgraded, or runs in a sandbox, are in the host's.
+    var sockets = try UnixSocketTable.read(networkOf: pid)
+    let known = Set(sockets.map(\.inode))
+    sockets += try UnixSocketTable.read().filter { !known.contains($0.inode) }
 
     guard let first = description.qmpSockets.first else {
       throw Failure(
