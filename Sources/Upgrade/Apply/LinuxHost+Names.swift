@@ -1,91 +1,132 @@
 import Glibc
 public import Kernel
 
+/// The directories of a stage, held open: their owner may be somebody who would rename them under our hands.
+final class OpenStage {
+  /// Where the public names lie: the directory itself, or its parent when it is exchanged as a whole.
+  let published: DescriptorBox
+  /// Where the staged ones lie: the stage, or that same parent.
+  let staged: DescriptorBox
+  /// The stage itself as it was made.
+  let stage: DescriptorBox
+
+  init(_ stage: Stage, making: Bool) throws(Failure) {
+    let holder = DescriptorBox(try Files.openDirectory(Paths.parent(stage.path)))
+    let name = Paths.base(stage.path)
+    if making {
+      try Files.makeDirectory(name, in: holder.raw, mode: 0o700, hint: "moult needs a little space beside the VM's sockets")
+    }
+    self.stage = DescriptorBox(try Files.openDirectory(name, in: holder.raw))
+    published = holder
+    staged = stage.kind == .exclusive ? holder : self.stage
+  }
+}
+
 /// Stages, and the exchange of names.
 extension LinuxHost {
   public func makeStage(_ stage: Stage) throws(Failure) {
-    // Never through a link that somebody planted: mkdir(2) does not follow the last component, and the
-    // directory's path is real.
-    try valueOrErrno("make the stage", stage.path, hint: "moult needs a little space beside the VM's sockets") {
-      mkdir(stage.path, 0o700)
+    let open: OpenStage
+    do { open = try OpenStage(stage, making: true) } catch {
+      throw Failure(step: "make the stage", subject: stage.path, errno: error.errno, reason: error.reason, hint: error.hint)
     }
-    madeStages.insert(stage.path)
-    switch stage.kind {
-    case .exclusive:
-      try Metadata.copy(from: stage.directory, to: stage.path)
-      staged[stage.path] = try Files.status(stage.path).identity
-    case .shared:
-      // QEMU, perhaps another user's, makes its names in here.
-      try Metadata.copy(from: stage.directory, to: stage.path)
-      for name in stage.carried {
-        let (source, placeholder) = (Stage.join(stage.directory, name), Stage.join(stage.path, name))
-        guard let status = try Files.statusIfPresent(source) else { continue }
-        if status.isDirectory {
-          try valueOrErrno("make the mount point", placeholder) { mkdir(placeholder, 0o700) }
-        } else {
-          _ = try OwnedFD.open(placeholder, O_CREAT | O_EXCL | O_WRONLY, mode: 0o600, step: "make the mount point")
-        }
-      }
-    }
-  }
-
-  public func removeStage(_ stage: Stage) throws(Failure) {
-    guard madeStages.contains(stage.path), try Files.statusIfPresent(stage.path) != nil else { return }
-    for name in stage.names { try Files.remove(Stage.join(stage.path, name)) }
+    stages[stage.path] = open
     for name in stage.carried {
-      let placeholder = Stage.join(stage.path, name)
-      guard let status = try Files.statusIfPresent(placeholder) else { continue }
-      // Only what is empty is a placeholder of ours: rmdir fails on anything else.
+      guard let status = try Files.statusIfPresent(Stage.join(stage.directory, name)) else { continue }
       if status.isDirectory {
-        try Files.removeDirectory(placeholder)
-      } else if status.size == 0 {
-        try Files.remove(placeholder)
+        try Files.makeDirectory(name, in: open.stage.raw, mode: 0o700)
+      } else {
+        try Files.makeEmptyFile(name, in: open.stage.raw, mode: 0o600)
       }
     }
-    if stage.kind == .exclusive { try giveBackStrangers(stage) }
-    try Files.removeDirectory(stage.path)
-    madeStages.remove(stage.path)
-  }
-
-  /// What another program put into the public directory just before it was exchanged belongs there still.
-  func giveBackStrangers(_ stage: Stage) throws(Failure) {
-    for name in try Files.names(in: stage.path) where !stage.names.contains(name) {
-      try Exchange.move(Stage.join(stage.path, name), to: Stage.join(stage.directory, name))
-    }
+    let directory = try Files.openDirectory(stage.directory)
+    // Last: from here on QEMU's user, who may be anybody, can write to it.
+    try Metadata.copy(from: directory.raw, to: open.stage.raw, subject: stage.path)
+    if stage.kind == .exclusive { staged[stage.path] = try Files.status(of: open.stage.raw).identity }
   }
 
   public func finishStage(_ stage: Stage) throws(Failure) {
-    guard let newProcess else { return }
+    guard let newProcess, let open = stages[stage.path] else { return }
     let own = Set(try ProcFS.openDescriptors(of: newProcess.pid).compactMap(\.socketInode))
     let listening = try UnixSocketTable.read(networkOf: newProcess.pid).filter { $0.state == .listening && own.contains($0.inode) }
+    let directory = try Files.openDirectory(stage.directory)
     for name in stage.names {
-      let (made, published) = (Stage.join(stage.path, name), Stage.join(stage.directory, name))
-      guard let status = try Files.statusIfPresent(made) else {
+      let published = Stage.join(stage.directory, name)
+      let made: OwnedFD
+      do throws(Failure) { made = try Files.naming(name, in: open.stage.raw) } catch where error.errno == .noSuchFileOrDirectory {
         throw Failure(step: "stage the name", subject: published, reason: "the new QEMU did not make it")
+      }
+      let status = try Files.status(of: made.raw)
+      // It gets the public one's owner: it must be the file that QEMU made, not a link to another.
+      guard status.links == 1, status.isSocket || status.isRegularFile else {
+        throw Failure(step: "stage the name", subject: published, reason: "what is staged is not a file of the new QEMU's own")
       }
       if status.isSocket, !listening.contains(where: { $0.isBound(to: status) }) {
         throw Failure(step: "stage the name", subject: published, reason: "the new QEMU does not listen at its staged socket")
       }
       // An administrator may have changed owner, mode or label since the VM was started.
-      if try Files.statusIfPresent(published) != nil { try Metadata.copy(from: published, to: made) }
-      if stage.kind == .shared { staged[made] = status.identity }
+      if let present = try Files.statusIfPresent(name, in: directory.raw), !present.isSymbolicLink {
+        let old = try Files.naming(name, in: directory.raw)
+        try Metadata.copy(from: old.raw, to: made.raw, subject: published)
+      }
+      if stage.kind == .shared { staged[Stage.join(stage.path, name)] = status.identity }
     }
   }
 
+  public var stagedIdentities: [String: FileIdentity] { staged }
+
+  /// The opened directories of both names of an exchange.
+  private func directories(_ exchange: NameExchange) throws(Failure) -> OpenStage {
+    guard let open = stages[exchange.staged] ?? stages[Paths.parent(exchange.staged)] else {
+      throw Failure(step: "exchange", subject: exchange.published, reason: "its stage is gone")
+    }
+    return open
+  }
+
   public func exchange(_ exchange: NameExchange) throws(Failure) {
-    do { try Exchange.names(exchange.published, exchange.staged) } catch where error.errno == .noSuchFileOrDirectory {
+    let open = try directories(exchange)
+    let (published, staged) = (Paths.base(exchange.published), Paths.base(exchange.staged))
+    do throws(Failure) {
+      try Exchange.names(published, in: open.published.raw, with: staged, in: open.staged.raw)
+    } catch where error.errno == .noSuchFileOrDirectory {
       // One side is missing: the public name had been removed, or this gives such a one back.
-      if try Files.statusIfPresent(exchange.published) == nil {
-        try Exchange.move(exchange.staged, to: exchange.published)
+      if try Files.statusIfPresent(published, in: open.published.raw) == nil {
+        try Exchange.move(staged, in: open.staged.raw, to: published, in: open.published.raw)
       } else {
-        try Exchange.move(exchange.published, to: exchange.staged)
+        try Exchange.move(published, in: open.published.raw, to: staged, in: open.staged.raw)
       }
     }
   }
 
   public func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool {
     guard let identity = staged[exchange.staged] else { return false }
-    return try Files.statusIfPresent(exchange.published)?.identity == identity
+    let open = try directories(exchange)
+    return try Files.statusIfPresent(Paths.base(exchange.published), in: open.published.raw)?.identity == identity
+  }
+
+  public func removeStage(_ stage: Stage) throws(Failure) {
+    guard let open = stages[stage.path] else { return }
+    let (parent, base) = (open.published.raw, Paths.base(stage.path))
+    guard try Files.statusIfPresent(base, in: parent) != nil else {
+      stages[stage.path] = nil
+      return
+    }
+    // After an exchange of directories this is the former public one.
+    let directory = try Files.openDirectory(base, in: parent)
+    for name in stage.names { try Files.remove(name, in: directory.raw) }
+    for name in stage.carried {
+      guard let status = try Files.statusIfPresent(name, in: directory.raw) else { continue }
+      // Only what is empty is a placeholder of ours: rmdir fails on anything else.
+      if status.isDirectory || status.size == 0 { try Files.remove(name, in: directory.raw, isDirectory: status.isDirectory) }
+    }
+    if stage.kind == .exclusive {
+      // What another program put into the public directory just before it was exchanged belongs there still.
+      let published = try Files.openDirectory(Paths.base(stage.directory), in: parent)
+      for name in try Files.names(in: "/proc/self/fd/\(directory.raw)") {
+        try Exchange.move(name, in: directory.raw, to: name, in: published.raw)
+      }
+    }
+    try Files.remove(base, in: parent, isDirectory: true)
+    stages[stage.path] = nil
   }
 
   public func verifyPublicMonitor(_ path: String) throws(Failure) {
@@ -95,8 +136,6 @@ extension LinuxHost {
       throw Failure(step: "verify the monitor", subject: path, reason: "process \(peer.pid) answers there, not the new QEMU")
     }
   }
-
-  public var stagedIdentities: [String: FileIdentity] { staged }
 
   public func settle(_ stages: [Stage]) throws(Failure) {
     guard let newProcess else { return }

@@ -26,7 +26,7 @@ public final class LinuxHost: Host {
   private let nextSignal: () throws(Failure) -> CInt?
   private var isInterruptible = true
   /// Stages made by this host, and the inodes that the exchange makes public, by staged path.
-  var madeStages: Set<String> = []
+  var stages: [String: OpenStage] = [:]
   var staged: [String: FileIdentity] = [:]
   /// Events taken from the connections, kept so that their times can be asked for later.
   private var seen: [(side: Side, event: QMPEvent)] = []
@@ -71,7 +71,10 @@ public final class LinuxHost: Host {
       try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
     oldProcess = try ProcessHandle(record.old)
     newProcess = try record.spawned.flatMap { process throws(Failure) in try ProcessHandle(process) }
-    madeStages = Set(record.stages.map(\.path))
+    for stage in record.stages {
+      // Not made yet when moult was killed, or removed already: then there is nothing to undo there.
+      do throws(Failure) { stages[stage.path] = try OpenStage(stage, making: false) } catch where error.errno == .noSuchFileOrDirectory {}
+    }
     staged = record.staged
     for process in [oldProcess, newProcess] {
       if let process { watchExit(of: process) }
