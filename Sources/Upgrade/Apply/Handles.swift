@@ -24,7 +24,8 @@ final class ProcessHandle {
   init?(_ identity: ProcessIdentity) throws(Failure) {
     do throws(Failure) {
       pidfd = try Pidfd(pid: identity.pid)
-      if try ProcessStatus.read(pid: identity.pid).startTime != identity.startTime { return nil }
+      let status = try ProcessStatus.read(pid: identity.pid)
+      if status.startTime != identity.startTime || status.isZombie { return nil }
     } catch {
       if error.errno == .noSuchProcess || error.errno == .noSuchFileOrDirectory { return nil }
       throw error

@@ -92,8 +92,13 @@ public final class LinuxHost: Host {
     var paths = [record.monitor]
     let (directory, base) = (try Paths.real(Paths.parent(record.monitor)), Paths.base(record.monitor))
     paths += record.stages.filter { $0.directory == directory }.map { Stage.join($0.path, base) }
-    let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
-    let listening = try UnixSocketTable.read(networkOf: process.pid).filter { $0.state == .listening && own.contains($0.inode) }
+    let listening: [UnixSocketEntry]
+    do throws(Failure) {
+      let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
+      listening = try UnixSocketTable.read(networkOf: process.pid).filter { $0.state == .listening && own.contains($0.inode) }
+    } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {
+      return nil  // It was killed, and is ending just now.
+    }
     for path in paths {
       guard let status = try Files.statusIfPresent(path), listening.contains(where: { $0.isBound(to: status) }) else { continue }
       let monitor = QMPConnection(try UnixSocket.connect(path), subject: path, reactor: reactor)
