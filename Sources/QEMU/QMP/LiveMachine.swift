@@ -144,9 +144,20 @@ extension LiveMachine.Drive {
     driver = inserted?["drv"]?.string
     var text = ""
     for member in Self.limitMembers {
-      if let value = inserted?[member] { text += "\(member)=\(value) " }
+      if let value = inserted?[member] { text += "\(member)=\(Self.words(value)) " }
     }
     limits = text
+  }
+
+  /// The same text for equal values: the members of an object come in no order of their own.
+  private static func words(_ value: JSONValue) -> String {
+    switch value {
+    case .string(let text): text
+    case .integer(let number): "\(number)"
+    case .bool(let isOn): "\(isOn)"
+    case .object(let members): members.sorted { $0.key < $1.key }.map { "\($0.key):\(words($0.value))" }.joined(separator: ",")
+    default: "\(value)"
+    }
   }
 }
 
