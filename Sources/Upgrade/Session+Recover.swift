@@ -22,6 +22,7 @@ extension Session {
       throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
     }
     let host = try recoveryHost(record, lock: lock)
-    return Executor(recovering: record, host: host).recover()
+    let resumeBegan = try state.hasBegun(.resume, record.key)
+    return Executor(recovering: record, resumeBegan: resumeBegan, host: host).recover()
   }
 }

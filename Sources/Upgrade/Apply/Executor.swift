@@ -29,6 +29,8 @@ public final class Executor {
   var migrationStarted = false
   /// The new QEMU has the whole guest: from here on it does not matter if the old one dies.
   var newHoldsGuest = false
+  /// In a recovery: the new QEMU may have been told to run the guest.
+  var resumeBegan = false
 
   public init(plan: UpgradePlan, host: any Host, began: Instant, progress: @escaping (Progress) -> Void) {
     self.plan = plan
@@ -45,8 +47,10 @@ public final class Executor {
   }
 
   /// Takes up an upgrade whose moult was killed. The host holds the VM's lock already.
-  public init(recovering record: UpgradeRecord, host: any Host) {
+  /// - Parameter resumeBegan: the journal says that the new QEMU may have been told to run the guest.
+  public init(recovering record: UpgradeRecord, resumeBegan: Bool, host: any Host) {
     plan = nil
+    self.resumeBegan = resumeBegan
     self.host = host
     self.record = record
     progress = { _ in }
@@ -59,12 +63,19 @@ public final class Executor {
   public func run() -> UpgradeReport {
     guard let plan, plan.blockers.isEmpty else { return report(.refused) }
     for step in plan.steps {
+      // A step before may have failed and the guest gone forward all the same: what leads there is behind us.
+      if record.hasResumed, step.name.leadsToResume { continue }
       do {
         try take(step.name, why: step.why, plan)
       } catch {
         progress(.failed(step.name, error))
-        return fail(at: step.name, error)
+        if let ended = fail(at: step.name, error) { return ended }
       }
+    }
+    do { try mustStillRun() } catch { return down(at: .commit, error) }
+    if host.isAlive(.old) {
+      notes.append("the old QEMU (pid \(record.old.pid)) could not be ended: end it by SIGKILL; it must neither run nor quit")
+      return report(.needsPerson)
     }
     return report(plan.request.hold ? .held : .committed)
   }
@@ -76,11 +87,20 @@ public final class Executor {
     defer {
       steps.append(UpgradeReport.Step(name: step, start: start, end: host.now() - began, outcome: outcome))
     }
-    if isLocked { try host.journal(entry(step, .begin)) }
+    try journal(step, .begin)
     try perform(step, plan)
+    try journal(step, .done)
     outcome = "done"
-    if isLocked { try host.journal(entry(step, .done)) }
     progress(.ended(step, milliseconds: host.now() - began - start))
+  }
+
+  /// A journal that cannot be written ends the upgrade as long as it can be taken back, and not after that.
+  private func journal(_ step: StepName, _ phase: JournalEntry.Phase) throws(Failure) {
+    guard isLocked else { return }
+    do { try host.journal(entry(step, phase)) } catch {
+      if !record.hasResumed { throw error }
+      notes.append("could not write the journal: \(error)")
+    }
   }
 
   func entry(_ step: StepName, _ phase: JournalEntry.Phase, note: String? = nil) -> JournalEntry {
@@ -91,5 +111,15 @@ public final class Executor {
     UpgradeReport(
       outcome: outcome, pauseMilliseconds: record.pauseMilliseconds, totalMilliseconds: host.now() - began,
       extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes)
+  }
+}
+
+extension StepName {
+  /// The steps that are over once the guest runs in the new QEMU.
+  var leadsToResume: Bool {
+    switch self {
+    case .lock, .keep, .stage, .launch, .compare, .migrate, .pause, .switch, .exchange, .verify, .resume: true
+    case .retire, .probation, .commit: false
+    }
   }
 }

@@ -74,9 +74,13 @@ extension LinuxHost {
 
   public var stagedIdentities: [String: FileIdentity] { staged }
 
+  private func stage(of exchange: NameExchange) -> OpenStage? {
+    stages[exchange.staged] ?? stages[Paths.parent(exchange.staged)]
+  }
+
   /// The opened directories of both names of an exchange.
   private func directories(_ exchange: NameExchange) throws(Failure) -> OpenStage {
-    guard let open = stages[exchange.staged] ?? stages[Paths.parent(exchange.staged)] else {
+    guard let open = stage(of: exchange) else {
       throw Failure(step: "exchange", subject: exchange.published, reason: "its stage is gone")
     }
     return open
@@ -91,15 +95,21 @@ extension LinuxHost {
       // One side is missing: the public name had been removed, or this gives such a one back.
       if try Files.statusIfPresent(published, in: open.published.raw) == nil {
         try Exchange.move(staged, in: open.staged.raw, to: published, in: open.published.raw)
-      } else {
+      } else if try isExchanged(exchange) {
         try Exchange.move(published, in: open.published.raw, to: staged, in: open.staged.raw)
+      } else {
+        // The staged name is gone: the public one must not go, too.
+        throw error
       }
     }
   }
 
   public func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool {
     guard let identity = staged[exchange.staged] else { return false }
-    let open = try directories(exchange)
+    guard let open = stage(of: exchange) else {
+      // Removed already by the moult whose upgrade is recovered: nothing is exchanged any more, only looked at.
+      return try Files.statusIfPresent(exchange.published)?.identity == identity
+    }
     return try Files.statusIfPresent(Paths.base(exchange.published), in: open.published.raw)?.identity == identity
   }
 

@@ -9,16 +9,22 @@ extension Executor {
     }
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
     do {
-      let new = try state(of: .new)
-      switch new {
+      switch try state(of: .new) {
+      case nil where record.hasResumed || resumeBegan:
+        // Its disks, and shared RAM, may hold what the old one does not know of.
+        notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
+        return report(.needsPerson, failure: (.resume, interrupted))
+      case "postmigrate":
+        notes.append("the new QEMU ran the guest and has been migrated away: the old one was not continued")
+        return report(.needsPerson, failure: (.resume, interrupted))
       case nil, "inmigrate", "prelaunch":
-        return undo(after: .lock, interrupted)
-      case "paused", "postmigrate":
+        return undo(after: .lock, interrupted) ?? finish(interrupted)
+      case "paused" where !record.hasResumed:
         // It has the whole guest but never ran it: the old one goes on, unless there is none left.
-        newHoldsGuest = new == "paused"
-        return undo(after: .lock, interrupted)
+        newHoldsGuest = true
+        return undo(after: .lock, interrupted) ?? finish(interrupted)
       default:
-        return finish()
+        return finish(interrupted)
       }
     } catch {
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
@@ -27,17 +33,22 @@ extension Executor {
   }
 
   /// The guest runs in the new QEMU: what is left of the upgrade is done.
-  private func finish() -> UpgradeReport {
+  private func finish(_ interrupted: Failure) -> UpgradeReport {
     record.hasResumed = true
+    var arePublic = true
     for exchange in record.stages.flatMap(\.exchanges) {
-      attempt("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
+      let isPublic = insist("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
         if try !self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
       }
+      arePublic = arePublic && isPublic
     }
-    retire()
-    if record.holds { return report(.held) }
-    attempt("commit") { () throws(Failure) in try self.commit() }
-    return report(.committed)
+    // A stage that may hold the new QEMU's names must stay.
+    guard arePublic else { return report(.needsPerson, failure: (.resume, interrupted)) }
+    do {
+      try retire()
+      if !record.holds { try commit() }
+    } catch { return down(at: .retire, error) }
+    return report(record.holds ? .held : .committed)
   }
 
   /// The run state that a QEMU reports; nil when it is dead or was never reachable.

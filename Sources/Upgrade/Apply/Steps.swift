@@ -25,7 +25,7 @@ extension Executor {
     case .exchange: try exchangeNames()
     case .verify: try verifyNames()
     case .resume: try resume()
-    case .retire: retire()
+    case .retire: try retire()
     case .probation: try host.watch(seconds: plan.request.probation ?? 0)
     case .commit: try commit()
     }
@@ -146,8 +146,15 @@ extension Executor {
   }
 
   func resume() throws(Failure) {
+    // A Ctrl-C while the answer is awaited could not take the command back.
+    host.ignoreInterrupts()
     _ = try host.command(.new, "cont", nil)
     try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
+    guestRuns()
+  }
+
+  /// From here on the old QEMU must never run the guest again.
+  func guestRuns() {
     record.hasResumed = true
     if let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.new, "RESUME") {
       record.pauseMilliseconds = Double(resumed - stopped) / 1000
@@ -155,31 +162,68 @@ extension Executor {
   }
 
   /// The guest runs in the new QEMU, and the old one can only do harm: its clients must come over, its
-  /// memory is the new one's or stale. Nothing here is a reason to go back, so nothing here throws.
-  func retire() {
+  /// memory is the new one's or stale. Nothing here is a reason to go back: it throws only when there is
+  /// nothing to go on with.
+  func retire() throws(Failure) {
     host.ignoreInterrupts()
     attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
     attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
-    attempt("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
+    insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
     attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages) }
     for stage in record.stages {
-      attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+      insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.new) }
     record.state = .probation
-    attempt("note the probation") { () throws(Failure) in try self.host.save(self.record) }
+    let isNoted = insist("note the probation") { () throws(Failure) in try self.host.save(self.record) }
+    try mustStillRun()
+    if record.holds, !isNoted {
+      throw Failure(
+        step: "hold the upgrade of", subject: record.vm, reason: "its record could not be written, so it can be neither committed nor rolled back",
+        hint: "free space in moult's state directory; the guest runs in the new QEMU")
+    }
+  }
+
+  /// The new QEMU may end after it took the guest over: killed, crashed, or because the guest powered off.
+  func mustStillRun() throws(Failure) {
+    if host.isAlive(.new) { return }
+    throw Failure(
+      step: "run the guest in", subject: "the new QEMU", reason: "it has ended, and the guest with it",
+      hint: "see the VM's log for whether the guest powered off; then start the VM anew")
   }
 
   func commit() throws(Failure) {
-    if let kept = record.kept { try host.dropRuntime(kept) }
+    try mustStillRun()
+    if let kept = record.kept {
+      insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+    }
     host.unlock(undone: false)
     isLocked = false
   }
 
   /// Runs something whose failure must not stop the rest; the failure becomes a note.
-  func attempt(_ what: String, _ body: () throws(Failure) -> Void) {
-    do { try body() } catch { notes.append("could not \(what): \(error)") }
+  /// - Returns: whether it was done.
+  @discardableResult
+  func attempt(_ what: String, _ body: () throws(Failure) -> Void) -> Bool {
+    do {
+      try body()
+      return true
+    } catch {
+      notes.append("could not \(what): \(error)")
+      return false
+    }
+  }
+
+  /// The same, tried twice: for what would be left behind for good. `body` must be harmless to repeat.
+  @discardableResult
+  func insist(_ what: String, _ body: () throws(Failure) -> Void) -> Bool {
+    do {
+      try body()
+      return true
+    } catch {
+      return attempt(what, body)
+    }
   }
 
   /// Puts what this migration changed back to what the VM had: on the old QEMU when the upgrade is

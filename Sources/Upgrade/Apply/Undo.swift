@@ -3,56 +3,97 @@ import QEMU
 
 /// How an upgrade that failed is taken back.
 extension Executor {
-  func fail(at step: StepName, _ failure: Failure) -> UpgradeReport {
+  /// - Returns: the report of an upgrade that ends here; nil if the guest runs in the new QEMU and the
+  ///   upgrade goes on from there.
+  func fail(at step: StepName, _ failure: Failure) -> UpgradeReport? {
     guard isLocked else { return report(.failed, failure: (step, failure)) }
     attempt("journal the failure") { () throws(Failure) in
       try self.host.journal(self.entry(step, .failed, note: failure.description))
     }
     // The guest has run in the new QEMU: the way back is another migration, and not ours to start.
-    if record.hasResumed { return report(.failed, failure: (step, failure)) }
+    if record.hasResumed {
+      if host.isAlive(.new), step == .probation { return report(.failed, failure: (step, failure)) }
+      return down(at: step, failure)
+    }
     progress(.undoing)
     host.ignoreInterrupts()
     return undo(after: step, failure)
   }
 
-  func undo(after step: StepName, _ failure: Failure) -> UpgradeReport {
+  /// The report of an upgrade that cannot be called done though the guest has run in the new QEMU.
+  func down(at step: StepName, _ failure: Failure) -> UpgradeReport {
+    notes.append(
+      host.isAlive(.new)
+        ? "the guest runs in the new QEMU" : "no QEMU runs the guest: the new one ended after it had taken over")
+    return report(.needsPerson, failure: (step, failure))
+  }
+
+  func undo(after step: StepName, _ failure: Failure) -> UpgradeReport? {
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undoing)) }
     // A `cont` whose answer was lost may have been carried out: then the guest has run, and the old
     // QEMU must stay where it is. Killing the new one is safe only if it is known to be waiting.
-    if step == .resume, let state = resumedState() { return finishAfterLostAnswer(state, step, failure) }
+    if step == .resume, let state = resumedState() { return afterLostAnswer(state, step, failure) }
 
     // The old QEMU died after it had handed the guest over: the new one is all there is, so forward.
-    if newHoldsGuest, !host.isAlive(.old), host.isAlive(.new) { return goForward(step, failure) }
+    if !host.isAlive(.old), host.isAlive(.new), newHasGuest(step) { return goForward(step, failure) }
 
-    for exchange in record.stages.flatMap(\.exchanges).reversed() {
-      attempt("give \(exchange.published) back") { () throws(Failure) in
+    var lost = giveNamesBack(record.stages.flatMap(\.exchanges).reversed())
+    insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) }
+    if host.isAlive(.new) {
+      // Never two: an old QEMU is not continued beside a new one that may yet run.
+      notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then QMP cont to the old one")
+      return leave(step, failure)
+    }
+    let guestRuns = continueOld()
+    // Once more, with the guest running: a stage that holds the VM's own names must not be removed.
+    lost = giveNamesBack(lost)
+    for exchange in lost {
+      notes.append("\(exchange.published) may still be the new QEMU's, which has ended; the VM's own is then \(exchange.staged)")
+    }
+    for stage in record.stages where !stage.exchanges.contains(where: lost.contains) {
+      insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+    }
+    if let kept = record.kept {
+      insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+    }
+    if host.isAlive(.old), !guestRuns || !lost.isEmpty { return leave(step, failure) }
+    attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
+    host.unlock(undone: true)
+    isLocked = false
+    if guestRuns, host.isAlive(.old) { return report(.failed, failure: (step, failure)) }
+    notes.append("no QEMU runs the guest: the old one has ended, see its log")
+    return report(.needsPerson, failure: (step, failure))
+  }
+
+  /// Ends in the middle of undoing; the record tells later commands so.
+  private func leave(_ step: StepName, _ failure: Failure) -> UpgradeReport {
+    record.state = .undoing
+    attempt("note it") { () throws(Failure) in try self.host.save(self.record) }
+    return report(.needsPerson, failure: (step, failure))
+  }
+
+  /// Exchanges back what was exchanged.
+  /// - Returns: what could not be given back.
+  private func giveNamesBack(_ exchanges: [NameExchange]) -> [NameExchange] {
+    exchanges.filter { exchange in
+      !attempt("give \(exchange.published) back") { () throws(Failure) in
         if try self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
       }
     }
-    do { try host.end(.new) } catch {
-      // Never two: an old QEMU is not continued beside a new one that may yet run.
-      notes.append("the new QEMU could not be ended (\(error)), so the old one was left paused")
-      return report(.needsPerson, failure: (step, failure))
+  }
+
+  /// Whether the new QEMU has the whole guest. When the old one dies at the end of the stream, its death
+  /// may be heard before the new one has reported that it has loaded everything.
+  private func newHasGuest(_ step: StepName) -> Bool {
+    if newHoldsGuest { return true }
+    guard step == .switch else { return false }
+    do {
+      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: false)
+      newHoldsGuest = true
+    } catch {
+      notes.append("the new QEMU does not have the whole guest: \(error)")
     }
-    let guestRuns = continueOld()
-    for stage in record.stages {
-      attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
-    }
-    if let kept = record.kept {
-      attempt("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
-    }
-    attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
-    if guestRuns {
-      host.unlock(undone: true)
-      isLocked = false
-      return report(.failed, failure: (step, failure))
-    }
-    if !host.isAlive(.old) {
-      notes.append("the old QEMU has ended, and with it the VM: see its log")
-      host.unlock(undone: true)
-      isLocked = false
-    }
-    return report(.needsPerson, failure: (step, failure))
+    return newHoldsGuest
   }
 
   /// The run state of the new QEMU after a resume that failed; nil when it is certain that it never ran.
@@ -63,33 +104,43 @@ extension Executor {
     }
     do {
       let state = try host.command(.new, "query-status", nil)["status"]?.string ?? "unknown"
+      if host.eventTime(.new, "RESUME") != nil { return state }
       return state == "paused" || state == "inmigrate" || state == "prelaunch" ? nil : state
     } catch {
       return "unknown"
     }
   }
 
-  private func finishAfterLostAnswer(_ state: String, _ step: StepName, _ failure: Failure) -> UpgradeReport {
-    record.hasResumed = true
+  private func afterLostAnswer(_ state: String, _ step: StepName, _ failure: Failure) -> UpgradeReport? {
+    guestRuns()
+    if state == "running" {
+      notes.append("the guest runs in the new QEMU, though this went wrong: \(failure)")
+      return nil
+    }
     notes.append(
       "the new QEMU may have run the guest already (its state: \(state)), so the old one was not continued")
     attempt("note it") { () throws(Failure) in try self.host.save(self.record) }
     return report(.needsPerson, failure: (step, failure))
   }
 
-  func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport {
-    notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one")
+  func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
+    notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one (\(failure))")
+    var arePublic = true
     for exchange in record.stages.flatMap(\.exchanges) {
-      attempt("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
+      let isPublic = insist("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
         if try !self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
       }
+      arePublic = arePublic && isPublic
     }
     do { try resume() } catch {
-      notes.append("the guest could not be resumed in the new QEMU: \(error)")
-      return report(.needsPerson, failure: (step, failure))
+      guard let state = resumedState() else {
+        notes.append("the guest could not be resumed in the new QEMU, which holds it: \(error)")
+        return leave(step, failure)
+      }
+      if let ended = afterLostAnswer(state, .resume, error) { return ended }
     }
-    retire()
-    return report(.needsPerson, failure: (step, failure))
+    // Stages that hold the new QEMU's names must stay.
+    return arePublic ? nil : leave(step, failure)
   }
 
   /// Brings the old QEMU back to running from wherever the migration left it.
@@ -99,7 +150,7 @@ extension Executor {
     guard migrationStarted else { return true }
     do {
       try cancelMigration()
-      let status = try host.command(.old, "query-status", nil)["status"]?.string
+      let status = try settledStatus()
       if status != "running" {
         _ = try host.command(.old, "cont", nil)
         let after = try host.command(.old, "query-status", nil)["status"]?.string ?? "unknown"
@@ -115,6 +166,16 @@ extension Executor {
     }
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.old) }
     return true
+  }
+
+  /// The old QEMU's run state. A migration reports its end a moment before the run state follows, and
+  /// until then QEMU refuses `cont` ("Migration is not finalized yet"); no event tells when it has.
+  private func settledStatus() throws(Failure) -> String {
+    let deadline = host.now().adding(seconds: Self.switchSeconds)
+    while true {
+      let status = try host.command(.old, "query-status", nil)["status"]?.string ?? "unknown"
+      if status != "finish-migrate" || host.now() > deadline { return status }
+    }
   }
 
   /// States in which QEMU has nothing under way.

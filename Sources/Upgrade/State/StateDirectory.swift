@@ -84,6 +84,13 @@ public struct StateDirectory: Sendable {
     try Files.replace(path, with: Array(data))
   }
 
+  /// Whether the journal says that a step was begun. Each beginning is written before anything is done.
+  func hasBegun(_ step: StepName, _ key: String) throws(Failure) -> Bool {
+    let path = journalPath(key)
+    guard try Files.statusIfPresent(path) != nil else { return false }
+    return try Files.readText(path).contains("\"step\":\"\(step.rawValue)\",\"phase\":\"begin\"")
+  }
+
   /// The pid of the moult that works on this VM now; nil when none does.
   public func holder(of key: String) throws(Failure) -> pid_t? {
     let file: OwnedFD
