@@ -37,7 +37,7 @@ let package = Package(
     .testTarget(name: "KernelTests", dependencies: ["Kernel"], path: "Tests/Kernel"),
     .testTarget(name: "SandboxTests", dependencies: ["Sandbox"], path: "Tests/Sandbox"),
     .testTarget(name: "QEMUTests", dependencies: ["QEMU"], path: "Tests/QEMU"),
-    .testTarget(name: "UpgradeTests", dependencies: ["Upgrade"], path: "Tests/Upgrade"),
+    .testTarget(name: "UpgradeTests", dependencies: ["Kernel", "Sandbox", "QEMU", "Upgrade"], path: "Tests/Upgrade"),
     .testTarget(name: "EndToEndTests", dependencies: ["Lab"], path: "Tests/EndToEnd"),
   ]
 )

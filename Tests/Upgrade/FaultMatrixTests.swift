@@ -1,0 +1,106 @@
+import Kernel
+import SystemPackage
+import Testing
+
+@testable import Upgrade
+
+/// Everything that can go wrong, at every call.
+@Suite struct FaultMatrixTests {
+  /// Requests whose runs differ in the calls they make.
+  enum Kind: String, CaseIterable, Sendable {
+    case plain, copy, hold, probation
+    var request: UpgradeRequest {
+      switch self {
+      case .plain: Fixture.request()
+      case .copy: Fixture.request(memory: .copy)
+      case .hold: Fixture.request(hold: true)
+      case .probation: Fixture.request(probation: 5)
+      }
+    }
+  }
+
+  static let faults: [ModelHost.Fault] = [
+    .fails(.ioError), .fails(.noSpace), .fails(.timedOut), .happensAndFails(.timedOut), .happensAndFails(.connectionReset),
+    .interrupt(after: false), .interrupt(after: true),
+    .kill(.old, after: false), .kill(.old, after: true), .kill(.new, after: false), .kill(.new, after: true),
+  ]
+
+  /// Not every call can end in every way: these either do what they say or fail and leave nothing.
+  static func isPossible(_ fault: ModelHost.Fault, at call: String) -> Bool {
+    switch fault {
+    case .happensAndFails: !["lock", "keep runtime", "spawn"].contains(call) && !call.hasPrefix("unlock") && !call.hasPrefix("await") && !call.hasPrefix("is exchanged")
+    case .fails: !call.hasPrefix("unlock")
+    default: true
+    }
+  }
+
+  private static let plans = Dictionary(uniqueKeysWithValues: Kind.allCases.map { ($0, Fixture.plan(Fixture.observation(), $0.request)) })
+
+  static func host(_ kind: Kind, _ faults: [Int: ModelHost.Fault], whole: Bool = true) -> ModelHost {
+    let host = ModelHost(plans[kind] ?? Fixture.plan(Fixture.observation(), kind.request), faults: faults)
+    host.streamIsWhole = whole
+    return host
+  }
+
+  @Test(arguments: Kind.allCases, [true, false]) func oneThingGoesWrong(kind: Kind, streamIsWhole: Bool) {
+    let undisturbed = Self.host(kind, [:])
+    _ = ExecutorTests.run(undisturbed)
+    var cases = 0
+    for (index, call) in undisturbed.calls.enumerated() {
+      for fault in Self.faults where Self.isPossible(fault, at: call) {
+        let host = Self.host(kind, [index: fault], whole: streamIsWhole)
+        let report = ExecutorTests.run(host)
+        let wrong = Ending(host: host, report: report).faultsFound(single: true)
+        #expect(wrong == [], "\(kind): call \(index) \(call): \(fault) → \(report.outcome.rawValue); notes \(report.notes); failure \(report.failure.map { "\($0)" } ?? "none")")
+        cases += 1
+      }
+    }
+    #expect(cases > 500)
+  }
+
+  /// Whose death ends the VM, by the call at which it dies: the old QEMU's until the new one has the guest, the
+  /// new one's once it has run.
+  @Test(arguments: [Side.old, .new]) func deathIsSurvivedExactlyWhereTheOtherHasTheGuest(side: Side) {
+    for (index, call) in ExecutorTests.goldenCalls.enumerated() {
+      let host = Self.host(.plain, [index: .kill(side, after: false)])
+      let report = ExecutorTests.run(host)
+      let loaded = ExecutorTests.goldenCalls.firstIndex(of: "await new completed") ?? 0
+      let ran = ExecutorTests.goldenCalls.firstIndex(of: "await new RESUME") ?? 0
+      let launched = ExecutorTests.goldenCalls.firstIndex(of: "spawn") ?? 0
+      let expected: UpgradeReport.Outcome =
+        switch side {
+        case .old: index < loaded ? .needsPerson : .committed
+        case .new: index <= launched ? .committed : index < ran ? .failed : .needsPerson
+        }
+      #expect(report.outcome == expected, "\(index) \(call): \(report.notes)")
+    }
+  }
+
+  @Test(arguments: [Kind.plain, .hold]) func twoThingsGoWrong(kind: Kind) {
+    let undisturbed = Self.host(kind, [:])
+    _ = ExecutorTests.run(undisturbed)
+    let firsts: [ModelHost.Fault] = [.fails(.ioError), .kill(.old, after: true), .kill(.new, after: true)]
+    let seconds = firsts + [.happensAndFails(.timedOut)]
+    var failures: Set<String> = []
+    for (first, firstCall) in undisturbed.calls.enumerated() {
+      for fault in firsts where Self.isPossible(fault, at: firstCall) {
+        // How far this one goes on its own tells where a second one can strike.
+        let alone = Self.host(kind, [first: fault])
+        _ = ExecutorTests.run(alone)
+        for second in (first + 1)..<max(first + 2, alone.calls.count + 2) {
+          for other in seconds {
+            if second < alone.calls.count, !Self.isPossible(other, at: alone.calls[second]) { continue }
+            let host = Self.host(kind, [first: fault, second: other])
+            host.toleratesLostNames = true
+            let report = ExecutorTests.run(host)
+            let wrong = Ending(host: host, report: report).faultsFound(single: false)
+            if !wrong.isEmpty {
+              failures.insert("\(firstCall) \(fault), \(second < host.calls.count ? host.calls[second] : "end") \(other) → \(report.outcome.rawValue): \(wrong); notes \(report.notes)")
+            }
+          }
+        }
+      }
+    }
+    #expect(failures.isEmpty, "\(failures.count): \(failures.sorted().prefix(12).joined(separator: "\n"))")
+  }
+}

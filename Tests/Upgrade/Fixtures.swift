@@ -1,0 +1,82 @@
+import Kernel
+import QEMU
+
+@testable import QEMU
+@testable import Upgrade
+
+/// A healthy VM, `vm1`, as an observation finds it: tests change what they are about.
+enum Fixture {
+  static let ram = FileIdentity(device: 20, inode: 1)
+  static let disk = "/var/lib/vm1/disk.qcow2"
+
+  static let arguments = [
+    "/usr/bin/qemu-system-x86_64", "-name", "vm1", "-machine", "pc-q35-7.2,memory-backend=ram", "-m", "512",
+    "-object", "memory-backend-file,id=ram,size=512M,mem-path=/dev/shm/vm1.ram,share=on",
+    "-object", "iothread,id=io1", "-nodefaults", "-display", "none",
+    "-drive", "file=/var/lib/vm1/disk.qcow2,if=none,id=disk0,format=qcow2",
+    "-device", "virtio-blk-pci,drive=disk0,id=blk0", "-device", "virtio-rng-pci",
+    "-chardev", "socket,id=console,path=/run/shared/vm1.serial,server=on,wait=off", "-serial", "chardev:console",
+    "-qmp", "unix:/run/vm1/qmp.sock,server=on,wait=off", "-pidfile", "/run/vm1/pid",
+  ]
+
+  static func name(_ kind: PublicName.Kind, _ path: String, inode: UInt64, directory: String? = nil) -> PublicName {
+    let identity = FileIdentity(device: 20, inode: inode)
+    return PublicName(
+      kind: kind, path: path, directory: directory ?? Paths.parent(path), base: Paths.base(path), present: identity,
+      owned: kind == .socket ? identity : nil)
+  }
+
+  static var live: LiveMachine {
+    LiveMachine(
+      status: "running", machineType: "pc-q35-7.2",
+      drives: [.init(device: "disk0", qdev: "/machine/peripheral/blk0/virtio-backend", file: disk, nodeName: nil, driver: "qcow2", limits: "bps=0 ")],
+      nodes: [
+        .init(name: nil, driver: "qcow2", file: disk, depth: 0), .init(name: nil, driver: "file", file: disk, depth: 0),
+      ],
+      devices: ["blk0": "virtio-blk-pci"], anonymousDevices: ["virtio-rng-pci"],
+      objects: ["ram": "memory-backend-file", "io1": "iothread"], chardevs: ["compat_monitor0", "console"],
+      vcpuThreads: [101, 102], iothreads: ["io1": 103], memoryDevices: 0, hasBlockJobs: false, migrationStatus: nil,
+      migrationBlockers: [],
+      migrationCapabilities: [
+        "events": false, "return-path": false, "x-ignore-shared": false, "pause-before-switchover": false,
+        "auto-converge": true, "xbzrle": false,
+      ],
+      migrationParameters: ["max-bandwidth": .integer(134_217_728), "downtime-limit": .integer(300), "tls-creds": ""])
+  }
+
+  static func observation(_ arguments: [String] = arguments, base: String = "/") -> Observation {
+    Observation(
+      process: ProcessIdentity(pid: 100, startTime: 1), arguments: arguments, base: base, binary: arguments[0],
+      binaryDeleted: false, root: nil, description: MachineDescription(CommandLine(argv: arguments)),
+      version: QEMUVersion(major: 7, minor: 2, micro: 22), live: live, monitor: "/run/vm1/qmp.sock",
+      names: [
+        name(.socket, "/run/vm1/qmp.sock", inode: 10), name(.pidfile, "/run/vm1/pid", inode: 11),
+        name(.socket, "/run/shared/vm1.serial", inode: 12), name(.memory, "/dev/shm/vm1.ram", inode: 1),
+      ],
+      directories: [
+        NameDirectory(path: "/run/vm1", entries: ["qmp.sock", "pid"], isMountPoint: false),
+        NameDirectory(path: "/run/shared", entries: ["vm1.serial", "vm2.serial"], isMountPoint: false),
+        NameDirectory(path: "/dev/shm", entries: ["vm1.ram"], isMountPoint: true),
+      ],
+      files: [
+        ObservedFile(
+          path: disk, realPath: disk, onHost: FileIdentity(device: 8, inode: 5), forQEMU: FileIdentity(device: 8, inode: 5),
+          isOpen: true, isImage: true)
+      ],
+      memory: [ObservedMemory(id: "ram", bytes: 512 << 20, descriptor: 9, isNamedFile: true, whyPrivate: nil)],
+      foreign: [], standardInputIsNull: true, usesKVM: false,
+      room: MemoryRoom(host: 4 << 30, cgroup: nil, cgroupPath: nil), clients: [:], supervisor: nil)
+  }
+
+  static func request(
+    memory: MemoryStrategy = .auto, hold: Bool = false, probation: Double? = nil, root: String? = nil
+  ) -> UpgradeRequest {
+    UpgradeRequest(binary: "/opt/qemu/bin/qemu-system-x86_64", root: root, memory: memory, hold: hold, probation: probation)
+  }
+
+  static func plan(
+    _ observation: Observation = observation(), _ request: UpgradeRequest = request(), target: TargetFacts? = nil
+  ) -> UpgradePlan {
+    UpgradePlan.make(id: "u1", observation: observation, request: request, target: target)
+  }
+}

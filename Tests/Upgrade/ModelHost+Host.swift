@@ -1,0 +1,181 @@
+import Kernel
+import QEMU
+import SystemPackage
+
+@testable import Upgrade
+
+extension ModelHost: Host {
+  func now() -> Instant {
+    clock += 1
+    return Instant(nanoseconds: clock * 1000)
+  }
+
+  // MARK: State
+
+  func lock(_ plan: UpgradePlan) throws(Failure) {
+    try call("lock") { () throws(Failure) in
+      if isLocked { throw Failure(step: "lock the VM", subject: plan.vm, reason: "held") }
+      (isLocked, stateExists) = (true, true)
+    }
+  }
+
+  func unlock(undone: Bool) {
+    // Cannot fail; counted, so that a QEMU can be killed here, too.
+    do {
+      try call("unlock undone=\(undone)") { () throws(Failure) in
+        if !isLocked { violate("unlocked twice") }
+        (isLocked, stateExists) = (false, false)
+        record = nil
+      }
+    } catch {}
+  }
+
+  func journal(_ entry: JournalEntry) throws(Failure) {
+    try call("journal \(entry.step.rawValue) \(entry.phase.rawValue)") { () throws(Failure) in
+      if !isLocked { violate("journal without the lock") }
+      journal.append(entry)
+    }
+  }
+
+  func save(_ record: UpgradeRecord) throws(Failure) {
+    try call("save \(record.state.rawValue) new=\(record.spawned?.pid ?? 0) resumed=\(record.hasResumed)") { () throws(Failure) in
+      if !isLocked { violate("record without the lock") }
+      self.record = record
+    }
+  }
+
+  func keepRuntime(_ plan: UpgradePlan) throws(Failure) -> KeptRuntime {
+    try call("keep runtime") { () throws(Failure) in
+      if !old.isAlive { throw Failure(step: "keep", subject: "/proc/100/exe", errno: .noSuchFileOrDirectory) }
+      keptRuntimes += 1
+      return KeptRuntime(directory: "/kept/" + plan.id, binary: plan.observation.binary, root: nil, files: [])
+    }
+  }
+
+  func dropRuntime(_ runtime: KeptRuntime) throws(Failure) {
+    try call("drop runtime") { () throws(Failure) in keptRuntimes = 0 }
+  }
+
+  // MARK: Names
+
+  func makeStage(_ stage: Stage) throws(Failure) {
+    try call("make stage \(stage.path)") { () throws(Failure) in
+      if !stages.insert(stage.path).inserted { throw Failure(step: "make the stage", subject: stage.path, errno: .fileExists) }
+    }
+  }
+
+  func removeStage(_ stage: Stage) throws(Failure) {
+    try call("remove stage \(stage.path)") { () throws(Failure) in
+      stages.remove(stage.path)
+      for name in stage.names {
+        let path = Stage.join(stage.path, name)
+        if let side = names[path], isAlive(side), runsGuest(side) { violate("\(path) of the QEMU that runs the guest was removed") }
+        names[path] = nil
+      }
+    }
+  }
+
+  private func runsGuest(_ side: Side) -> Bool { side == .old ? old.runs : new?.runs ?? false }
+
+  func finishStage(_ stage: Stage) throws(Failure) {
+    try call("finish stage \(stage.path)") { () throws(Failure) in try mustLive(.new) }
+  }
+
+  private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }
+
+  func exchange(_ exchange: NameExchange) throws(Failure) {
+    try call("exchange \(exchange.published)") { () throws(Failure) in
+      let publicSide = names.filter { publicPaths.contains($0.key) && Self.below(exchange.published, $0.key) }
+      let stagedSide = names.filter { Self.below(exchange.staged, $0.key) }
+      for path in publicSide.keys { names[path] = nil }
+      for path in stagedSide.keys { names[path] = nil }
+      for (path, inode) in publicSide { names[exchange.staged + path.dropFirst(exchange.published.count)] = inode }
+      for (path, inode) in stagedSide { names[exchange.published + path.dropFirst(exchange.staged.count)] = inode }
+    }
+  }
+
+  func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool {
+    try call("is exchanged \(exchange.published)") { () throws(Failure) in
+      publicPaths.filter { Self.below(exchange.published, $0) }.allSatisfy { names[$0] == .new }
+    }
+  }
+
+  func verifyPublicMonitor(_ path: String) throws(Failure) {
+    try call("verify public monitor", waits: false) { () throws(Failure) in
+      try mustLive(.new)
+      if names[path] != .new { throw Failure(step: "verify the monitor", subject: "", errno: .connectionRefused) }
+    }
+  }
+
+  func settle(_ stages: [Stage]) throws(Failure) {
+    try call("settle") { () throws(Failure) in
+      try mustLive(.new)
+      isSettled = true
+    }
+  }
+
+  var stagedIdentities: [String: FileIdentity] {
+    Dictionary(uniqueKeysWithValues: plan.stages.flatMap(\.exchanges).map { ($0.staged, FileIdentity(device: 20, inode: 99)) })
+  }
+
+  // MARK: QEMU
+
+  func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity {
+    try call("spawn") { () throws(Failure) in
+      try mustLive(.old)
+      new = Twin(runState: .inmigrate)
+      return ProcessIdentity(pid: 200, startTime: 2)
+    }
+  }
+
+  func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion {
+    try call("greet", waits: true) { () throws(Failure) in
+      try mustLive(.new)
+      for stage in plan.stages {
+        if !stages.contains(stage.path) { violate("launched without the stage \(stage.path)") }
+        for name in stage.names { names[Stage.join(stage.path, name)] = .new }
+      }
+      return QEMUVersion(major: 10, minor: 0)
+    }
+  }
+
+  func live(_ side: Side) throws(Failure) -> LiveMachine {
+    try call("live \(side.rawValue)", waits: true) { () throws(Failure) in
+      try mustLive(side)
+      var live = plan.observation.live
+      if side == .new { live.status = "inmigrate" }
+      if side == .new, let differingDevice { live.devices[differingDevice] = "e1000" }
+      return live
+    }
+  }
+
+  func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure) {
+    try call("match threads") { () throws(Failure) in
+      try mustLive(.old)
+      try mustLive(.new)
+    }
+  }
+
+  func mustLive(_ side: Side) throws(Failure) {
+    if !isAlive(side) { throw Failure(step: "reach", subject: "the \(side.rawValue) QEMU", errno: .connectionReset) }
+  }
+
+  func isAlive(_ side: Side) -> Bool { side == .old ? old.isAlive : new?.isAlive ?? false }
+
+  func end(_ side: Side) throws(Failure) {
+    try call("end \(side.rawValue)", waits: true) { () throws(Failure) in
+      if isAlive(side) { die(side) }
+    }
+  }
+
+  func watch(seconds: Double) throws(Failure) {
+    hearsInterrupts = true
+    try call("watch", waits: true) { () throws(Failure) in
+      try mustLive(.new)
+      if isUnhealthy { throw Failure(step: "watch the guest in", subject: "the new QEMU", reason: "GUEST_PANICKED") }
+    }
+  }
+
+  func ignoreInterrupts() { hearsInterrupts = false }
+  func extraMemory() -> UInt64 { 10 << 20 }
+}

@@ -1,0 +1,140 @@
+import Kernel
+import QEMU
+
+@testable import Upgrade
+
+/// QMP and migration of the model's QEMUs.
+extension ModelHost {
+  func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    var text = "\(side.rawValue) \(name)"
+    if name == "migrate-set-parameters", let limit = arguments?["downtime-limit"]?.integer { text += " downtime-limit=\(limit)" }
+    return try call(text, waits: true) { () throws(Failure) in
+      try mustLive(side)
+      return try side == .old ? obeyOld(name, arguments) : obeyNew(name, arguments)
+    }
+  }
+
+  private func refusal(_ reason: String) -> Failure { Failure(step: "QMP", subject: "model", reason: reason) }
+
+  private func obeyOld(_ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    switch name {
+    case "query-status":
+      if old.settling > 0 {
+        old.settling -= 1
+        return ["status": "finish-migrate"]
+      }
+      return ["status": .string(old.runState.rawValue)]
+    case "query-migrate": return ["status": .string(old.migration)]
+    case "migrate-set-capabilities", "migrate-set-parameters":
+      if Self.underWay.contains(old.migration), name == "migrate-set-capabilities" { throw refusal("There's a migration process in progress") }
+      Self.set(&old, arguments)
+    case "migrate-continue":
+      guard old.migration == "pre-switchover" else { throw refusal("Migration not in expected state: \(old.migration)") }
+      old.migration = "device"
+    case "migrate_cancel":
+      guard Self.underWay.contains(old.migration) else { break }
+      old.migration = "cancelled"
+      settle(.running)
+      // The new QEMU sees the end of an unfinished stream.
+      if new?.migration == "active" { new?.isAlive = false }
+    case "cont":
+      // What QEMU answers between the end of a migration and its new run state.
+      if old.settling > 0 { throw refusal("Migration is not finalized yet") }
+      if new?.hasRun == true { violate("the old QEMU was continued after the new one had run") }
+      if new?.isAlive == true { violate("the old QEMU was continued beside a living new one") }
+      old.runState = .running
+    default: throw refusal("The command \(name) has not been found")
+    }
+    return .object([:])
+  }
+
+  private func obeyNew(_ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    guard var twin = new else { throw refusal("not started") }
+    defer { new = twin }
+    switch name {
+    case "query-status": return ["status": .string(twin.runState.rawValue)]
+    case "query-migrate": return ["status": .string(twin.migration)]
+    case "migrate-set-capabilities", "migrate-set-parameters": Self.set(&twin, arguments)
+    case "cont":
+      if twin.migration != "completed" { violate("the new QEMU was continued before it held the guest") }
+      if old.isAlive, old.migration != "completed" { violate("the new QEMU was continued before the old one had reported the end") }
+      if old.isAlive, old.runState == .running { violate("the new QEMU was continued while the old one runs") }
+      twin.runState = .running
+      twin.hasRun = true
+      twin.eventTimes["RESUME"] = clock
+    default: throw refusal("The command \(name) has not been found")
+    }
+    return .object([:])
+  }
+
+  private static func set(_ twin: inout Twin, _ arguments: JSONValue?) {
+    for entry in arguments?["capabilities"]?.array ?? [] {
+      if let name = entry["capability"]?.string, let state = entry["state"]?.bool { twin.capabilities[name] = state }
+    }
+    for (name, value) in arguments?.object ?? [:] where name != "capabilities" { twin.parameters[name] = value }
+  }
+
+  func startMigration() throws(Failure) {
+    try call("start migration", waits: true) { () throws(Failure) in
+      try mustLive(.new)
+      new?.migration = "active"
+      guard old.isAlive else {
+        new?.isAlive = false
+        throw Failure(step: "migrate", subject: "the old QEMU", errno: .connectionReset)
+      }
+      for name in ["return-path", "x-ignore-shared"] where (old.capabilities[name] ?? false) != (new?.capabilities[name] ?? false) {
+        violate("migration with \(name) on one side only")
+      }
+      old.migration = "active"
+    }
+  }
+
+  func awaitMigration(
+    _ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool
+  ) throws(Failure) -> String {
+    try call("await \(side.rawValue) \(states.sorted().joined(separator: "|"))", waits: true) { () throws(Failure) in
+      // Events that came before a QEMU died are heard first.
+      if side == .old { advanceOld(states) }
+      if side == .new, old.isAlive, old.migration == "device", new?.isAlive == true {
+        new?.load()
+      }
+      let twin = side == .old ? old : new
+      if let status = twin?.migration {
+        if status == "active", states.contains("pass"), passes > 0 {
+          passes -= 1
+          return "pass"
+        }
+        if states.contains(status) { return status }
+        if ["failed", "cancelled"].contains(status) { throw refusal("the \(side.rawValue) QEMU reports \(status)") }
+      }
+      try mustLive(side)
+      if peerMustLive { try mustLive(side == .old ? .new : .old) }
+      throw Failure(step: "await migration", subject: "model", errno: .timedOut)
+    }
+  }
+
+  private func advanceOld(_ states: Set<String>) {
+    guard old.isAlive, new?.isAlive == true else { return }
+    if old.migration == "active", states.contains("pass"), passes == 0 {
+      old.migration = "pre-switchover"
+      old.runState = .paused
+      old.eventTimes["STOP"] = clock
+    }
+    if old.migration == "device", new?.migration == "completed" { completeOld() }
+  }
+
+  private func completeOld() {
+    old.migration = "completed"
+    settle(.postmigrate)
+  }
+
+  func eventTime(_ side: Side, _ name: String) -> Int64? { side == .old ? old.eventTimes[name] : new?.eventTimes[name] }
+
+  func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
+    try call("await \(side.rawValue) \(name)", waits: true) { () throws(Failure) in
+      if eventTime(side, name) != nil { return }
+      try mustLive(side)
+      throw Failure(step: "await event", subject: name, errno: .timedOut)
+    }
+  }
+}

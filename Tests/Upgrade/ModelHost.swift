@@ -1,0 +1,195 @@
+import Kernel
+import QEMU
+import SystemPackage
+
+@testable import Upgrade
+
+/// A world of two QEMUs and a few names, in which any call of the executor can go wrong.
+///
+/// It keeps watch over what must hold whatever fails, after each effect: see `checkInvariants`. A host call that
+/// can fail is numbered from 0 in the order of calls; `faults` says what happens at which number.
+final class ModelHost {
+  /// A QEMU as far as an upgrade sees it.
+  struct Twin {
+    enum RunState: String { case running, paused, finishMigrate = "finish-migrate", postmigrate, inmigrate }
+    var runState: RunState
+    var isAlive = true
+    var hasRun = false
+    var migration = "none"
+    var capabilities: [String: Bool] = [:]
+    var parameters: [String: JSONValue] = [:]
+    /// How often `query-status` still says `finish-migrate` after the migration's end was reported.
+    var settling = 0
+    /// Microseconds of the last event, by name.
+    var eventTimes: [String: Int64] = [:]
+
+    var runs: Bool { isAlive && runState == .running }
+  }
+
+  enum Fault: Equatable, CustomStringConvertible {
+    /// Nothing happens, and the call fails.
+    case fails(Errno)
+    /// It happens, and the call fails all the same: a reply that got lost, a Ctrl-C while waiting for it.
+    case happensAndFails(Errno)
+    /// Ctrl-C before the call's effect or after it: heard by the next call that waits.
+    case interrupt(after: Bool)
+    case kill(Side, after: Bool)
+
+    var description: String {
+      switch self {
+      case .fails(let errno): "fails with \(errno)"
+      case .happensAndFails(let errno): "happens and fails with \(errno)"
+      case .interrupt(let after): "Ctrl-C \(after ? "after" : "before")"
+      case .kill(let side, let after): "\(side.rawValue) killed \(after ? "after" : "before")"
+      }
+    }
+  }
+
+  /// What lies at a path: whose QEMU made it.
+  typealias Inode = Side
+
+  let plan: UpgradePlan
+  let faults: [Int: Fault]
+  /// MIGRATION_PASS events before the guest stops.
+  var passes = 1
+  /// The old QEMU has sent the whole guest before anything that happens to it in the last wait can happen.
+  var streamIsWhole = true
+  /// A device that the new QEMU has and the old one has not.
+  var differingDevice: String?
+  /// The guest panics in probation.
+  var isUnhealthy = false
+
+  var old: Twin
+  var new: Twin?
+  var names: [String: Inode] = [:]
+  var stages: Set<String> = []
+  var isLocked = false
+  var stateExists = false
+  var record: UpgradeRecord?
+  var journal: [JournalEntry] = []
+  var keptRuntimes = 0
+  var isSettled = false
+  var hearsInterrupts = true
+  var interruptPending = false
+
+  /// Every numbered call, as text.
+  var calls: [String] = []
+  /// Invariants that were broken, each with the call after which.
+  var violations: [String] = []
+  /// What a fault killed.
+  var killed: [Side] = []
+  var clock: Int64 = 0
+
+  init(_ plan: UpgradePlan, faults: [Int: Fault] = [:]) {
+    self.plan = plan
+    self.faults = faults
+    old = Twin(runState: .running)
+    old.hasRun = true
+    old.capabilities = plan.observation.live.migrationCapabilities
+    old.parameters = plan.observation.live.migrationParameters
+    for path in publicPaths { names[path] = .old }
+  }
+
+  var publicPaths: [String] { plan.stages.flatMap { stage in stage.names.map { Stage.join(stage.directory, $0) } } }
+
+  // MARK: Calls
+
+  /// A call of the executor: counts it, lets its fault happen, and checks the world before and after.
+  /// - Parameter waits: it waits for QEMU, so that it hears a Ctrl-C.
+  func call<Value>(
+    _ text: String, waits: Bool = false, _ effect: () throws(Failure) -> Value
+  ) throws(Failure) -> Value {
+    let fault = faults[calls.count]
+    calls.append(text)
+    clock += 100
+    switch fault {
+    case .fails(let errno): throw Failure(step: text, subject: "model", errno: errno)
+    case .kill(let side, after: false): kill(side)
+    case .interrupt(after: false): interruptPending = true
+    default: break
+    }
+    try hearInterrupt(waits)
+    let value: Value
+    do {
+      value = try effect()
+    } catch {
+      checkInvariants()
+      throw error
+    }
+    switch fault {
+    case .happensAndFails(let errno):
+      checkInvariants()
+      throw Failure(step: text, subject: "model", errno: errno, reason: "after it was carried out")
+    case .kill(let side, after: true): kill(side)
+    case .interrupt(after: true): interruptPending = true
+    default: break
+    }
+    checkInvariants()
+    try hearInterrupt(waits)
+    return value
+  }
+
+  private func hearInterrupt(_ waits: Bool) throws(Failure) {
+    guard waits, interruptPending else { return }
+    interruptPending = false
+    if hearsInterrupts { throw Failure(step: "interrupted by", subject: "Ctrl-C (SIGINT)", errno: .interrupted) }
+  }
+
+  func kill(_ side: Side) {
+    guard isAlive(side) else { return }
+    killed.append(side)
+    die(side)
+    checkInvariants()
+  }
+
+  /// What the end of one QEMU does to the other: an old one that was still sending runs on, a new one that was
+  /// still loading ends.
+  func die(_ side: Side) {
+    switch side {
+    case .new:
+      new?.isAlive = false
+      if old.isAlive, Self.underWay.contains(old.migration) {
+        old.migration = "failed"
+        settle(.running)
+      }
+    case .old:
+      old.isAlive = false
+      guard new?.migration == "active" else { return }
+      if old.migration == "device", streamIsWhole { new?.load() } else { new?.isAlive = false }
+    }
+  }
+
+  static let underWay: Set<String> = ["setup", "active", "pre-switchover", "device"]
+
+  /// The old QEMU's run state follows the migration's end a moment later.
+  func settle(_ state: Twin.RunState) {
+    old.runState = state
+    // It shows `finish-migrate` for a while, though its vCPUs may run already.
+    old.settling = old.runState == .running && old.eventTimes["STOP"] == nil ? 0 : 2
+  }
+
+  // MARK: Invariants
+
+  func violate(_ what: String) { violations.append("\(what) (call \(calls.count - 1), \(calls.last ?? ""))") }
+
+  func checkInvariants() {
+    if old.runs, new?.runs == true { violate("both QEMUs run") }
+    if old.runs, new?.hasRun == true { violate("the old QEMU runs after the new one has run") }
+    for (side, runs) in [(Side.old, old.runs), (.new, new?.runs ?? false)] where runs && !toleratesLostNames {
+      for path in publicPaths where names[path] != side {
+        violate("the \(side.rawValue) QEMU runs, but \(path) is \(names[path]?.rawValue ?? "missing")")
+      }
+    }
+    if let new, new.isAlive, new.runState == .running, !new.hasRun { violate("the model lost that the new QEMU ran") }
+  }
+
+  /// Set where a second fault may keep a name from coming back: then the report must say so.
+  var toleratesLostNames = false
+}
+
+extension ModelHost.Twin {
+  mutating func load() {
+    migration = "completed"
+    runState = .paused
+  }
+}
