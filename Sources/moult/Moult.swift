@@ -6,13 +6,13 @@ import Kernel
 struct Moult: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "moult",
-    abstract: "Change the QEMU of a running virtual machine, and nobody notices.",
+    abstract: "Move a running virtual machine into another QEMU on the same host.",
     discussion: """
-      VM is a guest's name (-name), a pid, a pidfile or a QMP socket path.
+      VM is a guest's name (-name), a pid, a pidfile or a QMP socket path. All commands but `run` need root.
 
-      Exit codes: 0 done; 1 failed, and the old QEMU runs on unchanged; 3 refused, with the reasons; \
+      Exit codes: 0 done; 1 failed, and nothing changed: the old QEMU runs on; 3 refused, with the reasons; \
       4 switched, then rolled back; 5 a person has to look: the message says what state the VM is in; \
-      64 wrong usage.
+      64 wrong usage. `run` has its own: see its help.
       """,
     version: "0.1.0",
     subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Recover.self, Run.self])

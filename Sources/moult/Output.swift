@@ -8,7 +8,7 @@ enum Format: String, ExpressibleByArgument, CaseIterable {
 }
 
 struct OutputOptions: ParsableArguments {
-  @Option(help: "How to print the result: text (or table), or json. Progress, warnings and errors go to standard error.")
+  @Option(help: "How to print the result; text and table are the same. Progress, warnings and errors go to standard error.")
   var format: Format = .text
 
   var isJSON: Bool { format == .json }

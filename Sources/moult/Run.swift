@@ -7,13 +7,15 @@ import SystemPackage
 /// Starts a QEMU in a sandbox and stays as its parent.
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Start a QEMU in a sandbox.",
+    abstract: "Start a QEMU in a sandbox, and stay as its parent.",
     discussion: """
+      SIGTERM, SIGINT and SIGHUP are passed on to it.
+
       Ends with the command's own code, 128+n if a signal ended it, 125 if it could not be launched, 126 if it is not \
       executable and 127 if it is not found.
       """)
 
-  @Option(help: "The profile: a name, or a file with a slash in its path.")
+  @Option(help: ArgumentHelp("The profile: a name, or a file with a slash in its path.", valueName: "name|file"))
   var profile = "default"
 
   @Option(help: "The guest's name; becomes -name unless the arguments have one.")

@@ -57,7 +57,7 @@ extension MemoryDecision {
   private static func whyNotShared(_ memory: [ObservedMemory], sender: QEMUVersion) -> String? {
     if memory.isEmpty { return "the guest's RAM is private anonymous memory of the running QEMU" }
     for backend in memory {
-      if let why = backend.whyPrivate { return "RAM backend \(backend.id): \(why)" }
+      if let why = backend.whyPrivate { return "\(backend.id.isEmpty ? "the guest's RAM" : "RAM backend \(backend.id)"): \(why)" }
       if sender >= needsNamedFile, !backend.isNamedFile {
         return "RAM backend \(backend.id) is a memfd, and QEMU \(sender) sends shared RAM that is not a named file all the same"
       }

@@ -3,9 +3,9 @@ import Kernel
 import Upgrade
 
 struct Commit: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Keep a held upgrade: the way back is given up.")
+  static let configuration = CommandConfiguration(abstract: "End a held upgrade for good: what was kept for the way back is removed.")
 
-  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+  @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
   var vm: String
   @OptionGroup var output: OutputOptions
 
@@ -26,9 +26,13 @@ struct Commit: ParsableCommand {
 
 struct Rollback: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Take a held upgrade back: the guest moves into a fresh QEMU of the version it came from.")
+    abstract: "Take a held upgrade back: the guest moves into a fresh QEMU of the version it came from.",
+    discussion: """
+      Nothing that the guest did since the upgrade is lost. If it fails, the guest runs on in the new QEMU and the \
+      upgrade stays held.
+      """)
 
-  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+  @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
   var vm: String
   @OptionGroup var output: OutputOptions
 

@@ -5,9 +5,13 @@ import Upgrade
 
 struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say what `upgrade` would do, or what stands in its way. Touches nothing.")
+    abstract: "Say what `upgrade` would do, or what stands in its way. Changes nothing.",
+    discussion: """
+      It reads the VM over its QMP monitor and starts the new binary once, without a machine, to ask for its version \
+      and machine types. Ends with 0 if the upgrade would be tried, 3 if it is refused.
+      """)
 
-  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+  @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
   var vm: String
   @OptionGroup var target: TargetOptions
   @OptionGroup var output: OutputOptions

@@ -7,7 +7,7 @@ struct Recover: ParsableCommand {
     abstract: "Bring an upgrade whose moult was killed to an end.",
     discussion: "If the guest never ran in the new QEMU, the old one goes on; if it did, the upgrade is finished.")
 
-  @Argument(help: "Guest name, pid or QMP socket; all interrupted upgrades without it.")
+  @Argument(help: "The guest's name, a pid or a QMP socket path; all interrupted upgrades without it.")
   var vm: String?
   @OptionGroup var output: OutputOptions
 

@@ -3,9 +3,10 @@ import Kernel
 import Upgrade
 
 struct Status: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Show the upgrades under way or held.")
+  static let configuration = CommandConfiguration(abstract: "Show the upgrades that are under way, held or interrupted.",
+    discussion: "An interrupted one is ended by `moult recover`.")
 
-  @Argument(help: "Guest name, pid, pidfile or QMP socket; all VMs without it.")
+  @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path; all VMs without it.")
   var vm: String?
   @OptionGroup var output: OutputOptions
 

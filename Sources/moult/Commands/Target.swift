@@ -3,16 +3,16 @@ import Upgrade
 
 /// Which QEMU to change to, and how; shared by `plan` and `upgrade`.
 struct TargetOptions: ParsableArguments {
-  @Option(name: .customLong("to"), help: "The new QEMU's binary; with --root, a path inside that tree. Default: what is installed now where the VM was started from.")
+  @Option(name: .customLong("to"), help: ArgumentHelp("The new QEMU's binary; with --root, a path inside that tree. Default: what is installed now where the VM was started from.", valueName: "binary"))
   var binary: String?
 
-  @Option(help: "A root tree (another distribution, an unpacked image) that the new QEMU runs in; it sees only that, and the VM's own files.")
+  @Option(help: ArgumentHelp("A root tree (another distribution, an unpacked image) that the new QEMU runs in; it sees only that, and the VM's own files.", valueName: "directory"))
   var root: String?
 
-  @Option(help: "How guest RAM gets over: shared (mapped by both, no copy), copy, or auto, the first that works.")
+  @Option(help: ArgumentHelp("How guest RAM gets over: shared (mapped by both, no copy), copy, or auto: shared if it works, else copy. cpr and file are refused: this version does not do them yet.", valueName: "strategy"))
   var memory: MemoryStrategy = .auto
 
-  @Option(help: "Watch the guest for this many seconds, then commit, or roll back if it is not healthy.")
+  @Option(help: ArgumentHelp("Watch the guest for this many seconds, then commit, or roll back if it is not healthy.", valueName: "seconds"))
   var probation: Double?
 
   @Flag(help: "Stay in probation until `moult commit` or `moult rollback`.")

@@ -6,9 +6,15 @@ import Upgrade
 struct Upgrade: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Move a running VM into another QEMU.",
-    discussion: "Ctrl-C undoes it. Until the guest runs in the new QEMU, any failure leaves the old one running as it was.")
+    discussion: """
+      Until the guest runs in the new QEMU, any failure leaves the old one running as it was; Ctrl-C does the same. \
+      Without --hold and --probation the upgrade is final when the command ends.
 
-  @Argument(help: "Guest name, pid, pidfile or QMP socket.")
+      Exit codes: 0 committed, or held; 1 failed, the old QEMU runs on; 3 refused; 4 switched, found unhealthy in \
+      probation and rolled back; 5 a person has to look.
+      """)
+
+  @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
   var vm: String
   @OptionGroup var target: TargetOptions
   @OptionGroup var output: OutputOptions
@@ -56,7 +62,7 @@ func carryOut(
 func printBlockers(_ plan: UpgradePlan) {
   Output.note("moult: the upgrade of \(plan.vm) is refused:")
   for blocker in plan.blockers {
-    Output.note("  \(blocker.option): \(blocker.reason)")
+    Output.note("  \(blocker.option.isEmpty ? "command line" : blocker.option): \(blocker.reason)")
     Output.note("      \(blocker.wayOut)")
   }
 }
