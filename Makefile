@@ -25,10 +25,12 @@ build: packages ## the release program, in $(SCRATCH)/release
 demo: build guest ## upgrade a live guest from QEMU 7.2 to 10.0, roll back, upgrade again, commit (root)
 	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/demo
 
+# One test at a time: guests beside each other would make each other slow, and what one test leaves
+# behind could not be told from what another still has.
 test: packages guest trees ## every test, on real QEMUs (root)
 	$(swift-build) --build-tests
 	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" \
-	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build $(FILTER)
+	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build --no-parallel $(FILTER)
 
 bench: build guest trees ## the table of pauses, times and memory (root)
 	$(release) --product moult-bench

@@ -35,7 +35,7 @@ struct LabTests {
   }
 
   @Test(arguments: [
-    VMConfiguration("lab-shared") { $0.layout = .shared("/run/moult-lab/together") },
+    VMConfiguration("lab-shared") { $0.layout = .shared(Lab.paths.run + "/together") },
     VMConfiguration("lab-apart") { $0.layout = .separateFilesystems },
     VMConfiguration("lab-link") { $0.layout = .symlinked },
     VMConfiguration("lab-user") { $0.user = 65534; $0.memory = .memfd() },
@@ -91,7 +91,7 @@ struct LabTests {
     try eventually("its end") { Processes.hasEnded(pid) }
     for (path, failure) in [
       (vm.configuration.qmpSocket, \ConnectionProber.Counts.refused),
-      ("/run/moult-lab/none", \.missing),
+      (Lab.paths.run + "/none", \.missing),
     ] {
       let prober = try ConnectionProber(path: path)
       try eventually("attempts") { prober.attempts > 1000 }

@@ -83,6 +83,9 @@ public final class ChildProcess: @unchecked Sendable {
   /// Whether it has not ended yet.
   public var isRunning: Bool { reap(WNOHANG) == nil }
 
+  /// Takes its status from the kernel, if it has ended: no zombie is left.
+  public func reap() { _ = reap(WNOHANG) }
+
   private func reap(_ options: CInt) -> CInt? {
     lock.lock()
     defer { lock.unlock() }
@@ -90,7 +93,7 @@ public final class ChildProcess: @unchecked Sendable {
     var value: CInt = 0
     let result = waitpid(pid, &value, options)
     if result == pid { status = value }
-    if result < 0 && errno == ECHILD { status = 0 }
+    precondition(result >= 0 || errno == EINTR, "somebody else has waited for process \(pid)")
     return status
   }
 

@@ -1,36 +1,47 @@
 public import Foundation
 import Glibc
+import Synchronization
 
 /// A running VM with a guest that says how it fares.
 public final class LabVM: Sendable {
   public let configuration: VMConfiguration
   /// What the guest says, from its first line on.
   public let serial: SerialReader
+  /// The QEMU that booted it, unless that has made itself a daemon.
+  private let child: ChildProcess?
 
   /// Boots the VM and waits until its guest is ready.
   public init(_ configuration: VMConfiguration, within seconds: Double = 90) throws {
     self.configuration = configuration
+    LabVM.names.withLock { _ = $0.insert(configuration.name) }
     try LabVM.removeRemains(of: configuration)
     try LabVM.prepare(configuration)
     let serial = try SerialReader(path: configuration.serialSocket)
     self.serial = serial
+    var child: ChildProcess?
     do {
-      let child = try ChildProcess(try configuration.command(), log: configuration.log)
+      let started = try ChildProcess(try configuration.command(), log: configuration.log)
+      child = started
       if configuration.daemonize {
-        let outcome = try child.wait(seconds: 30)
+        let outcome = try started.wait(seconds: 30)
         guard outcome.code == 0 else { throw LabFailure("QEMU: exit \(outcome.code)") }
       }
       let ready = configuration.guest == .linux ? "moult-guest ready" : "beat "
+      var heard = 0
       try eventually("\(configuration.name) boots", within: seconds) {
-        if !configuration.daemonize && !child.isRunning { throw LabFailure("QEMU has ended") }
-        return serial.lines.contains { $0.text.contains(ready) }
+        if !configuration.daemonize && !started.isRunning { throw LabFailure("QEMU has ended") }
+        let lines = serial.lines(from: heard)
+        heard += lines.count
+        return lines.contains { $0.text.contains(ready) }
       }
     } catch {
       let log = FileManager.default.contents(atPath: configuration.log) ?? Data()
-      serial.stop()
       LabVM.kill(configuration)
+      child?.reap()
+      serial.stop()
       throw LabFailure("\(error)\n\(String(decoding: log.suffix(2000), as: UTF8.self))")
     }
+    self.child = configuration.daemonize ? nil : child
   }
 
   /// The VM's process now, by its pidfile.
@@ -58,7 +69,7 @@ public final class LabVM: Sendable {
 
   // What the guest says of itself.
 
-  public var pulse: Pulse { Pulse(serial.lines) }
+  public var pulse: Pulse { serial.pulse }
   /// Empty if no tick was lost while anybody listened, and none came twice or too early.
   public var discontinuities: [String] { pulse.discontinuities() }
   public var ticksAreContinuous: Bool { discontinuities.isEmpty && !pulse.ticks.isEmpty }
@@ -93,6 +104,7 @@ public final class LabVM: Sendable {
   /// Ends every process of the VM and removes all it had, its disk kept if asked for.
   public func end(keepDisk: Bool = false) {
     LabVM.kill(configuration)
+    child?.reap()
     serial.stop()
     if !keepDisk { LabVM.remove(configuration) }
   }
@@ -115,6 +127,9 @@ public final class LabVM: Sendable {
   /// Removes what ``end(keepDisk:)`` kept.
   public func remove() { LabVM.remove(configuration) }
 
+  /// Of all VMs there have been.
+  static let names = Mutex<Set<String>>([])
+
   // The VM's things on the host.
 
   private static func prepare(_ configuration: VMConfiguration) throws {
@@ -132,6 +147,10 @@ public final class LabVM: Sendable {
         atPath: Lab.paths.bootSector, toPath: configuration.home + "/boot-sector")
     }
     if let user = configuration.user {
+      // The cache may be where only root can read.
+      for (path, copy) in [(Lab.paths.kernel, configuration.kernel), (Lab.paths.initrd, configuration.initrd)] {
+        try FileManager.default.copyItem(atPath: path, toPath: copy)
+      }
       for directory in configuration.directories { chown(directory, user, user) }
       if configuration.disk != nil { chown(configuration.diskImage, user, user) }
     }
@@ -158,15 +177,17 @@ public final class LabVM: Sendable {
         print("could not remove \(path): \(error)")
       }
     }
-    if case .shared(let directory) = configuration.layout { rmdir(directory) }  // if it is empty
+    // Those that are empty.
+    if case .shared(let directory) = configuration.layout { rmdir(directory) }
+    rmdir(Lab.paths.run)
   }
 
-  /// Processes whose argv says `-name NAME`, zombies left out.
+  /// Processes whose argv says `-name NAME` and has a path of this process's VMs.
   static func processes(named name: String) -> [pid_t] {
     Processes.all().filter { process in
-      process.isQEMU && process.arguments.indices.dropLast().contains {
-        process.arguments[$0] == "-name" && process.arguments[$0 + 1] == name
-      }
+      let argv = process.arguments
+      return process.isQEMU && argv.contains { $0.contains(Lab.paths.run + "/") }
+        && argv.indices.dropLast().contains { argv[$0] == "-name" && argv[$0 + 1] == name }
     }.map(\.pid)
   }
 }

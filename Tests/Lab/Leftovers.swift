@@ -6,23 +6,25 @@ public struct Leftovers: Sendable {
   /// What there is, in words that do not change while the thing stays the same.
   public private(set) var things: Set<String> = []
 
-  /// - Parameter directories: where a VM's public names are; looked into with all below them.
-  public static func snapshot(_ directories: [String] = ["/run/moult-lab"]) -> Leftovers {
+  /// - Parameter directories: where VMs' public names are; looked into with all below them.
+  public static func snapshot(_ directories: [String] = [Lab.paths.run]) -> Leftovers {
     var found = Leftovers()
     found.mounts()
     found.processes(directories)
-    for directory in ["/run/moult"] + directories { found.tree(directory) }
-    found.tree("/dev/shm") { $0.contains("moult") }
-    // What was is history, and meant to stay.
-    found.tree("/var/lib/moult") { !$0.contains("history") }
-    // Stages are siblings of the directories they stand in for.
-    for directory in Set((directories + ["/run", "/dev/shm", "/tmp"]).map { ($0 as NSString).deletingLastPathComponent })
-      .union(["/run", "/dev/shm", "/tmp"])
-    {
-      for name in Processes.list(directory) where name.hasPrefix(".moult-") {
-        found.things.insert("file \(directory)/\(name)")
+    for directory in directories {
+      found.tree(directory)
+      // A stage is a sibling of the directory it stands in for, and has its name at the end.
+      let path = directory as NSString
+      for name in Processes.list(path.deletingLastPathComponent)
+      where name.hasPrefix(".moult-") && name.hasSuffix("-" + path.lastPathComponent) {
+        found.things.insert("file \(path.deletingLastPathComponent)/\(name)")
       }
     }
+    found.tree("/dev/shm") { $0.contains("moult-lab-\(getpid())-") }
+    let names = LabVM.names.withLock { $0 }
+    found.tree("/run/moult") { path in names.contains { path.hasPrefix($0 + "-") } }
+    // What was is history, and meant to stay.
+    found.tree("/var/lib/moult") { !$0.contains("history") }
     return found
   }
 

@@ -10,6 +10,8 @@ public enum Lab {
     public let cache: String
     /// The program under test: `MOULT_BINARY`, else the one built beside the tests.
     public let moult: String
+    /// Where VMs of this process have what is theirs: others may run tests on this host as well.
+    public let run = "/run/moult-lab/\(getpid())"
 
     init() {
       let environment = ProcessInfo.processInfo.environment

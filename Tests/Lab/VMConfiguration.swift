@@ -16,7 +16,7 @@ public struct VMConfiguration: Sendable {
     /// In a directory that has nothing else.
     case exclusive
     /// In a directory that others use too; the VM's name tells them apart.
-    case shared(String)
+    case shared(String)  // absolute; best below Lab.paths.run
     /// The QMP socket and the pidfile under /run, the serial socket under /dev/shm.
     case separateFilesystems
     /// In an exclusive directory that argv knows by a symbolic link.
@@ -32,7 +32,7 @@ public struct VMConfiguration: Sendable {
     case bootSector
   }
 
-  /// Must be unique on the host: it is what `-name` says and how leftovers are found.
+  /// Must be unique among the VMs of this process: it is what `-name` says and how leftovers are found.
   public var name: String
   public var version: QEMUVersion = .v7_2
   /// By default one that all versions know.
@@ -63,8 +63,8 @@ public struct VMConfiguration: Sendable {
   // Paths. All of a VM's are in one directory of its own and, for some layouts, one more.
 
   /// Holds everything of this VM that is not elsewhere for a reason.
-  public var home: String { "/run/moult-lab/\(name)" }
-  private var shm: String { "/dev/shm/moult-lab-\(name)" }
+  public var home: String { Lab.paths.run + "/" + name }
+  private var shm: String { "/dev/shm/moult-lab-\(getpid())-\(name)" }
 
   private func path(_ name: String) -> String {
     switch layout {
@@ -80,6 +80,8 @@ public struct VMConfiguration: Sendable {
   public var log: String { home + "/qemu.log" }
   public var serialLogFile: String { home + "/serial.log" }
   public var diskImage: String { home + "/disk.img" }
+  var kernel: String { user == nil ? Lab.paths.kernel : home + "/vmlinuz" }
+  var initrd: String { user == nil ? Lab.paths.initrd : home + "/initrd" }
   public var memoryFile: String? {
     if case .file(let path, _) = memory { path ?? shm + ".ram" } else { nil }
   }
@@ -121,7 +123,7 @@ public struct VMConfiguration: Sendable {
     switch guest {
     case .linux:
       let words = [try Lab.paths.commandLine()] + words + (disk == nil ? [] : ["disk=1"])
-      argv += ["-kernel", Lab.paths.kernel, "-initrd", Lab.paths.initrd]
+      argv += ["-kernel", kernel, "-initrd", initrd]
       argv += ["-append", words.joined(separator: " ")]
     case .bootSector:
       argv += ["-drive", "file=\(home)/boot-sector,format=raw,if=ide"]
