@@ -23,8 +23,11 @@ public struct Leftovers: Sendable {
     found.tree("/dev/shm") { $0.contains("moult-lab-\(getpid())-") }
     let names = LabVM.names.withLock { $0 }
     found.tree("/run/moult") { path in names.contains { path.hasPrefix($0 + "-") } }
-    // What was is history, and meant to stay.
-    found.tree("/var/lib/moult") { !$0.contains("history") }
+    // What was is history, and meant to stay. What is kept for the way back does not say for which VM:
+    // where others upgrade theirs at the same time, MOULT_LAB_BUSY=1 leaves it out.
+    if ProcessInfo.processInfo.environment["MOULT_LAB_BUSY"] == nil {
+      for name in Processes.list("/var/lib/moult/kept") { found.things.insert("kept runtime \(name)") }
+    }
     return found
   }
 
