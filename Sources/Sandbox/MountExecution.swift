@@ -79,7 +79,8 @@ struct MountExecution: ~Copyable {
     try valueOrErrno("set mode of", directory) { chmod("/proc/self/fd/\(upper.raw)", mode) }
     do throws(Failure) {
       try Mount.filesystem(
-        "overlay", at: target.procPath,
+        // The source means nothing to overlayfs; it is what tells later which tree this is.
+        "overlay", at: target.procPath, source: directory,
         options: "lowerdir=\(lower.procPath),upperdir=\(memory.procPath)/upper,workdir=\(memory.procPath)/work")
     } catch {
       var failure = error

@@ -88,15 +88,15 @@ public enum Observer {
     return (executable.path, !(named?.isSameFile(as: running) ?? false))
   }
 
-  /// The root tree that the process lives in: the lowest layer of the overlay that moult mounted for it.
+  /// The root tree that the process lives in: the source of the overlay that moult mounted for it. (Its layers
+  /// are descriptors of the moult that did.)
   static func root(of pid: pid_t) throws(Failure) -> String? {
     let theirs = try Files.status("/proc/\(pid)/root/")
     if theirs.isSameFile(as: try Files.status("/")) { return nil }
-    guard let mount = MountInfo.containing("/", in: try MountInfo.read(pid: pid)), mount.filesystem == "overlay" else {
-      return nil
-    }
-    let option = mount.superOptions.first { $0.hasPrefix("lowerdir=") }
-    return option?.dropFirst("lowerdir=".count).split(separator: ":").last.map(String.init)
+    guard let mount = MountInfo.containing("/", in: try MountInfo.read(pid: pid)), mount.filesystem == "overlay",
+      mount.source.hasPrefix("/")
+    else { return nil }
+    return mount.source
   }
 
   private static func connect(
