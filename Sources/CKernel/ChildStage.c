@@ -123,14 +123,54 @@ static _Noreturn void run(const struct moult_child *child) {
   fail(child, moult_stage_execute, 0);
 }
 
+// Starts the child as an orphan: its parent is a process that ends at once, so init adopts it.
+static long spawn_orphan(const struct moult_child *child, int *pidfd) {
+  int ends[2];
+  if (syscall(SYS_pipe2, ends, O_CLOEXEC) < 0) return -1;
+  struct clone_args arguments = {.exit_signal = SIGCHLD};
+  long between = syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (between == 0) {
+    long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid == 0) {
+      syscall(SYS_close, ends[1]);
+      run(child);
+    }
+    int32_t answer = pid < 0 ? -errno : (int32_t)pid;
+    syscall(SYS_write, ends[1], &answer, sizeof answer);
+    for (;;) syscall(SYS_exit_group, 0);
+  }
+  int saved = errno;
+  syscall(SYS_close, ends[1]);
+  int32_t pid = -saved;
+  if (between > 0) {
+    pid = -ESRCH;
+    while (syscall(SYS_read, ends[0], &pid, sizeof pid) < 0 && errno == EINTR) {}
+    while (syscall(SYS_wait4, between, NULL, 0, NULL) < 0 && errno == EINTR) {}
+  }
+  syscall(SYS_close, ends[0]);
+  if (pid > 0) {
+    // It waits for its start byte: the number is still its own.
+    *pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (*pidfd >= 0) return pid;
+    pid = -errno;
+  }
+  errno = -pid;
+  return -1;
+}
+
 pid_t moult_spawn(const struct moult_child *child, int *pidfd) {
   // Handlers of the parent must never run in the child: signals stay blocked until the child has reset them.
   uint64_t all = ~0ull, former;
   if (syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &former, sizeof all) < 0) return -1;
-  struct clone_args arguments = {
-    .flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD};
-  long pid = syscall(SYS_clone3, &arguments, sizeof arguments);
-  if (pid == 0) run(child);
+  long pid;
+  if (child->orphan) {
+    pid = spawn_orphan(child, pidfd);
+  } else {
+    struct clone_args arguments = {
+      .flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD};
+    pid = syscall(SYS_clone3, &arguments, sizeof arguments);
+    if (pid == 0) run(child);
+  }
   int saved = errno;
   syscall(SYS_rt_sigprocmask, SIG_SETMASK, &former, NULL, sizeof former);
   errno = saved;

@@ -34,4 +34,12 @@ public struct Child: ~Copyable {
     try pidfd.send(signal: SIGKILL)
     return try wait()
   }
+
+  /// Kills a process that is not our child, and returns once it is gone.
+  borrowing func endOrphan() throws(Failure) {
+    do throws(Failure) { try pidfd.send(signal: SIGKILL) } catch where error.errno == .noSuchProcess { return }
+    if try !pidfd.waitForExit(timeoutMilliseconds: 10_000) {
+      throw Failure(step: "end process", subject: "\(pid)", errno: .timedOut)
+    }
+  }
 }

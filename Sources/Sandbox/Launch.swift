@@ -43,7 +43,7 @@ public func launch(_ sandbox: SandboxPlan, _ process: ProcessPlan) throws(Failur
     if let failure = try prepared.failure(from: report.read) { throw failure }
   } catch {
     // It has ended by itself, or waits for the start: nothing else can have happened yet.
-    try child.kill()
+    if process.orphan { try child.endOrphan() } else { try child.kill() }
     throw error
   }
   return child

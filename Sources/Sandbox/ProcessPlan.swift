@@ -55,6 +55,9 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
   /// All other descriptors are closed.
   public var inherited: [Inherited]
   public var newSession: Bool
+  /// A child of init (or the nearest subreaper, prctl(2)) from the beginning, as a daemon is: it outlives the
+  /// launching process, which cannot wait for it, and a service manager can adopt it as a main process of its own.
+  public var orphan: Bool
   /// Bit n-1: signal n is ignored; all others start with their default action.
   public var ignoredSignals: UInt64
   /// Bit n-1: signal n is blocked.
@@ -65,7 +68,7 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
     umask: UInt32? = nil, credentials: Credentials? = nil, noNewPrivileges: Bool = false,
     limits: ResourceLimits = ResourceLimits(), scheduling: Scheduling? = nil, oomScoreAdjustment: Int? = nil,
     cgroups: [CgroupMembership] = [], standardInput: Stream = .inherit, standardOutput: Stream = .inherit,
-    standardError: Stream = .inherit, inherited: [Inherited] = [], newSession: Bool = false,
+    standardError: Stream = .inherit, inherited: [Inherited] = [], newSession: Bool = false, orphan: Bool = false,
     ignoredSignals: UInt64 = 0, signalMask: UInt64 = 0
   ) {
     self.executable = executable
@@ -84,6 +87,7 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
     self.standardError = standardError
     self.inherited = inherited
     self.newSession = newSession
+    self.orphan = orphan
     self.ignoredSignals = ignoredSignals
     self.signalMask = signalMask
   }

@@ -38,6 +38,8 @@ struct moult_child {
   /// -1: the parent's.
   int umask;
   int new_session;
+  /// Not to be the caller's child, but init's: see ProcessPlan.orphan.
+  int orphan;
   const struct moult_descriptor *descriptors;
   size_t descriptor_count;
   /// 0: identity and capabilities stay the parent's.
