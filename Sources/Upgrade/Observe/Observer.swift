@@ -35,6 +35,12 @@ public enum Observer {
         step: "lock the VM", subject: description.name ?? "pid \(pid)",
         reason: "another moult (pid \(holder)) is working on it", hint: "wait for it, or end it with Ctrl-C there")
     }
+    // Before the monitor is asked: it would tell of a migration, not of the upgrade that it was for.
+    if let record = try state.record(key), record.state != .probation {
+      throw Failure(
+        step: "lock the VM", subject: record.vm, reason: "upgrade \(record.id) was interrupted",
+        hint: "moult recover \(record.vm) brings it to an end")
+    }
     let monitor = try connect(
       description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
     let live = try LiveMachine.query(monitor)
