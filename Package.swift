@@ -33,7 +33,7 @@ let package = Package(
       ]),
     // Boots real guests on real QEMUs; used by the end-to-end tests and by the benchmark.
     .target(name: "Lab", dependencies: ["Kernel"], path: "Tests/Lab", exclude: ["guest"]),
-    .executableTarget(name: "moult-bench", dependencies: ["Lab"], path: "Benchmarks/moult-bench"),
+    .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel"], path: "Benchmarks/moult-bench"),
     .testTarget(name: "KernelTests", dependencies: ["Kernel"], path: "Tests/Kernel"),
     .testTarget(name: "SandboxTests", dependencies: ["Sandbox"], path: "Tests/Sandbox"),
     .testTarget(name: "QEMUTests", dependencies: ["QEMU"], path: "Tests/QEMU"),

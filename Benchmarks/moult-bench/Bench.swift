@@ -1,0 +1,84 @@
+import Foundation
+import Glibc
+import Lab
+
+/// Measures what a guest notices of a change of its QEMU, by moult and by other ways.
+@main
+struct Bench {
+  static func main() {
+    do {
+      try measure(try Options(Array(CommandLine.arguments.dropFirst())))
+    } catch let misuse as Misuse {
+      complain("\(misuse)\n\(Options.usage)")
+      exit(64)
+    } catch {
+      complain("\(error)")
+      exit(1)
+    }
+  }
+
+  private static func measure(_ options: Options) throws {
+    guard geteuid() == 0 else { throw LabFailure("moult-bench needs root, as moult does") }
+    endOnSignals()
+    let before = Leftovers.snapshot()
+    var results: [Int: [Row: Results]] = [:]
+    for size in options.sizes {
+      complain("\(size) MiB: booting")
+      let subject = try Subject(mebibytes: size, options: options)
+      defer { subject.end() }
+      results[size] = try measure(subject, options)
+    }
+    let left = Leftovers.snapshot().difference(from: before)
+    let table = Table(options: options, results: results)
+    print(table.text())
+    print("\n" + table.verdicts())
+    if options.showsSteps { print("\n" + table.steps()) }
+    if !left.isEmpty { throw LabFailure("left behind: \(left)") }
+  }
+
+  private static func measure(_ subject: Subject, _ options: Options) throws -> [Row: Results] {
+    var results = Dictionary(uniqueKeysWithValues: options.rows.map { ($0, Results()) })
+    // The first of each row meets cold caches: not counted.
+    for run in 0...options.runs {
+      for row in options.rows {
+        let sample = try subject.measure(row)
+        complain(
+          String(
+            format: "%d MiB, run %d of %d, %@: pause %.2f ms (the guest's %.2f), total %.1f ms", subject.mebibytes, run,
+            options.runs, row.rawValue, sample.pause, sample.guestPause, sample.total))
+        if run > 0 { results[row]?.samples.append(sample) }
+      }
+    }
+    for _ in 0..<options.memoryRuns {
+      for row in options.rows { results[row]?.memory.append(try subject.extraMemory(row)) }
+    }
+    let upgrades = options.rows.filter(\.isUpgrade)
+    for row in upgrades where options.attempts > 0 {
+      let counts = try subject.probe(row, attempts: options.attempts / (upgrades.count * options.sizes.count) + 1)
+      complain("\(subject.mebibytes) MiB, \(row.rawValue): \(counts)")
+      results[row]?.attempts = counts.attempts
+      results[row]?.busy = counts.busy
+      results[row]?.failed = counts.failed
+    }
+    return results
+  }
+
+  /// Ctrl-C ends the guests, too. The signals are blocked before there is a second thread, so that only
+  /// the one that waits for them gets them.
+  private static func endOnSignals() {
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for signal in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&signals, signal) }
+    pthread_sigmask(SIG_BLOCK, &signals, nil)
+    let waited = signals
+    Thread {
+      var waited = waited
+      var signal: CInt = 0
+      sigwait(&waited, &signal)
+      Subject.endAll()
+      exit(128 + signal)
+    }.start()
+  }
+
+  private static func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
+}
