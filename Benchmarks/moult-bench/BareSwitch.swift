@@ -104,9 +104,11 @@ struct BareSwitch {
   /// Starts a QEMU with the VM's own argv by way of a shell that notes the time of its exec.
   private func start(wrapper: [String], mark: String, setUp: String = "", extra: [String]) throws -> pid_t {
     unlink(mark)
-    let script = setUp + "cd '\(home)' && echo $EPOCHREALTIME >'\(mark)' && exec \"$@\""
-    let wrapper = wrapper.isEmpty ? ["bash", "-c"] : wrapper
-    return try ChildProcess(wrapper + [script, "bench"] + vm.configuration.arguments() + extra, log: log).pid
+    let script = setUp + "echo $EPOCHREALTIME >'\(mark)' && exec \"$@\""
+    var configuration = vm.configuration
+    configuration.launcher = (wrapper.isEmpty ? ["bash", "-c"] : wrapper) + [script, "bench"]
+    configuration.extraArguments += extra
+    return try ChildProcess(configuration.command(), log: log).pid
   }
 
   private func sinceExec(_ mark: String) throws -> Double {

@@ -79,7 +79,10 @@ final class Subject {
     var clock: GuestClock?
     var sample = try perform(row, vm) { clock = try GuestClock(settled: vm) }
     if let clock { sample.guestPause = try clock.held() }
-    guard vm.noCorruption else { throw LabFailure("\(vm.configuration.name): \(vm.pulse.complaints)") }
+    guard vm.noCorruption else {
+      let words = vm.serial.lines.map(\.text).filter { !$0.hasPrefix("tick ") }.suffix(60).joined(separator: "\n")
+      throw LabFailure("\(vm.configuration.name), row \(row.rawValue): the guest is not well:\n\(words)")
+    }
     return sample
   }
 
