@@ -155,7 +155,10 @@ extension LiveMachine.Drive {
     case .string(let text): text
     case .integer(let number): "\(number)"
     case .bool(let isOn): "\(isOn)"
-    case .object(let members): members.sorted { $0.key < $1.key }.map { "\($0.key):\(words($0.value))" }.joined(separator: ",")
+    case .object(let members):
+      // `cache.writeback` is the guest's to switch (a BIOS does so), and migrates with the device.
+      members.filter { $0.key != "writeback" }.sorted { $0.key < $1.key }.map { "\($0.key):\(words($0.value))" }
+        .joined(separator: ",")
     default: "\(value)"
     }
   }
