@@ -21,6 +21,10 @@ extension Session {
     guard let record = try state.record(record.key), record.state != .probation else {
       throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
     }
+    if record.kept == nil {
+      // Copies that were under way: no record names them.
+      try Files.removeTree(KeptRuntime.directory(state, id: record.id))
+    }
     let host = try recoveryHost(record, lock: lock)
     let resumeBegan = try state.hasBegun(.resume, record.key)
     return Executor(recovering: record, resumeBegan: resumeBegan, host: host).recover()

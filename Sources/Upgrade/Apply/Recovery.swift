@@ -10,7 +10,7 @@ extension Executor {
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
     do {
       switch try state(of: .new) {
-      case nil where record.hasResumed || resumeBegan:
+      case nil where record.hasResumed || resumeBegan && record.state != .undoing:
         // Its disks, and shared RAM, may hold what the old one does not know of.
         notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
         return report(.needsPerson, failure: (.resume, interrupted))

@@ -15,7 +15,7 @@ extension Executor {
   func perform(_ step: StepName, _ plan: UpgradePlan) throws(Failure) {
     switch step {
     case .lock: try lock(plan)
-    case .keep: record.kept = try host.keepRuntime(plan)
+    case .keep: try keep(plan)
     case .stage: for stage in plan.stages { try host.makeStage(stage) }
     case .launch: try launch(plan)
     case .compare: try compare(plan)
@@ -34,6 +34,11 @@ extension Executor {
   private func lock(_ plan: UpgradePlan) throws(Failure) {
     try host.lock(plan)
     isLocked = true
+    try host.save(record)
+  }
+
+  private func keep(_ plan: UpgradePlan) throws(Failure) {
+    record.kept = try host.keepRuntime(plan)
     try host.save(record)
   }
 

@@ -37,6 +37,9 @@ extension Executor {
     // The old QEMU died after it had handed the guest over: the new one is all there is, so forward.
     if !host.isAlive(.old), host.isAlive(.new), newHasGuest(step) { return goForward(step, failure) }
 
+    // It is certain that the new QEMU never ran. A recovery could not tell once it is dead.
+    record.state = .undoing
+    attempt("note the undoing") { () throws(Failure) in try self.host.save(self.record) }
     var lost = giveNamesBack(record.stages.flatMap(\.exchanges).reversed())
     insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) }
     if host.isAlive(.new) {
