@@ -34,12 +34,15 @@ final class ModelHost {
     /// Ctrl-C before the call's effect or after it: heard by the next call that waits.
     case interrupt(after: Bool)
     case kill(Side, after: Bool)
+    /// moult itself is killed: from here on none of its calls does anything.
+    case killMoult(after: Bool)
 
     var description: String {
       switch self {
       case .fails(let errno): "fails with \(errno)"
       case .happensAndFails(let errno): "happens and fails with \(errno)"
       case .interrupt(let after): "Ctrl-C \(after ? "after" : "before")"
+      case .killMoult(let after): "moult killed \(after ? "after" : "before")"
       case .kill(let side, let after): "\(side.rawValue) killed \(after ? "after" : "before")"
       }
     }
@@ -50,6 +53,7 @@ final class ModelHost {
 
   let plan: UpgradePlan
   let faults: [Int: Fault]
+  var moultIsDead = false
   /// MIGRATION_PASS events before the guest stops.
   var passes = 1
   /// The old QEMU has sent the whole guest before anything that happens to it in the last wait can happen.
@@ -99,10 +103,14 @@ final class ModelHost {
   func call<Value>(
     _ text: String, waits: Bool = false, _ effect: () throws(Failure) -> Value
   ) throws(Failure) -> Value {
+    if moultIsDead { throw Failure(step: text, subject: "model", reason: "moult was killed") }
     let fault = faults[calls.count]
     calls.append(text)
     clock += 100
     switch fault {
+    case .killMoult(after: false):
+      moultIsDead = true
+      throw Failure(step: text, subject: "model", reason: "moult was killed")
     case .fails(let errno): throw Failure(step: text, subject: "model", errno: errno)
     case .kill(let side, after: false): kill(side)
     case .interrupt(after: false): interruptPending = true
@@ -122,6 +130,9 @@ final class ModelHost {
       throw Failure(step: text, subject: "model", errno: errno, reason: "after it was carried out")
     case .kill(let side, after: true): kill(side)
     case .interrupt(after: true): interruptPending = true
+    case .killMoult(after: true):
+      moultIsDead = true
+      throw Failure(step: text, subject: "model", reason: "moult was killed")
     default: break
     }
     checkInvariants()
@@ -133,6 +144,18 @@ final class ModelHost {
     guard waits, interruptPending else { return }
     interruptPending = false
     if hearsInterrupts { throw Failure(step: "interrupted by", subject: "Ctrl-C (SIGINT)", errno: .interrupted) }
+  }
+
+  /// What a later moult finds: the lock is free, and its connections have heard no event yet.
+  func reviveMoult() {
+    moultIsDead = false
+    isLocked = true
+    // What no record names is swept before.
+    if record?.kept == nil { keptRuntimes = 0 }
+    hearsInterrupts = true
+    interruptPending = false
+    old.eventTimes = [:]
+    new?.eventTimes = [:]
   }
 
   func kill(_ side: Side) {

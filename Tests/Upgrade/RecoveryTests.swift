@@ -1,0 +1,66 @@
+import Kernel
+import Testing
+
+@testable import Upgrade
+
+/// moult is killed at any call, and `recover` brings the upgrade to an end.
+@Suite struct RecoveryTests {
+  /// Runs until moult is killed, lets `meanwhile` happen, and recovers.
+  /// - Returns: nil if there is nothing to recover.
+  static func recover(_ host: ModelHost, _ meanwhile: (ModelHost) -> Void = { _ in }) -> UpgradeReport? {
+    _ = ExecutorTests.run(host)
+    guard host.moultIsDead, host.stateExists, let record = host.record else { return nil }
+    guard record.state != .probation || !record.holds else { return nil }
+    meanwhile(host)
+    host.reviveMoult()
+    let began = host.journal.contains { $0.step == .resume && $0.phase == .begin }
+    return Executor(recovering: record, resumeBegan: began, host: host).recover()
+  }
+
+  static func calls(_ kind: FaultMatrixTests.Kind) -> [String] {
+    let host = FaultMatrixTests.host(kind, [:])
+    _ = ExecutorTests.run(host)
+    return host.calls
+  }
+
+  @Test(arguments: FaultMatrixTests.Kind.allCases, [true, false])
+  func nothingIsLostWhenMoultIsKilled(kind: FaultMatrixTests.Kind, after: Bool) {
+    for (index, call) in Self.calls(kind).enumerated() {
+      let host = FaultMatrixTests.host(kind, [index: .killMoult(after: after)])
+      guard let report = Self.recover(host) else {
+        #expect(host.violations == [], "\(index) \(call)")
+        continue
+      }
+      let wrong = Ending(host: host, report: report).faultsFound(single: true, recovered: true)
+      #expect(wrong == [], "\(kind): moult killed \(after ? "after" : "before") call \(index) \(call) → \(report.outcome.rawValue); notes \(report.notes)")
+    }
+  }
+
+  /// While no moult is there, a QEMU dies.
+  @Test(arguments: [Side.old, .new], [true, false]) func aQEMUDiesMeanwhile(side: Side, after: Bool) {
+    for (index, call) in Self.calls(.plain).enumerated() {
+      let host = FaultMatrixTests.host(.plain, [index: .killMoult(after: after)])
+      guard let report = Self.recover(host, { $0.kill(side) }) else { continue }
+      let wrong = Ending(host: host, report: report).faultsFound(single: false, recovered: true)
+      #expect(wrong == [], "moult killed at call \(index) \(call), then the \(side.rawValue) QEMU → \(report.outcome.rawValue); notes \(report.notes)")
+    }
+  }
+
+  /// moult is killed, and so is the moult that recovers; a third one comes.
+  @Test(arguments: [FaultMatrixTests.Kind.plain, .hold]) func theRecoveryIsKilledToo(kind: FaultMatrixTests.Kind) {
+    for (index, call) in Self.calls(kind).enumerated() {
+      for second in (index + 1)..<(index + 40) {
+        let host = FaultMatrixTests.host(kind, [index: .killMoult(after: true), second: .killMoult(after: true)])
+        guard var report = Self.recover(host) else { continue }
+        if host.moultIsDead {
+          guard host.stateExists, let record = host.record, record.state != .probation || !record.holds else { continue }
+          host.reviveMoult()
+          let began = host.journal.contains { $0.step == .resume && $0.phase == .begin }
+          report = Executor(recovering: record, resumeBegan: began, host: host).recover()
+        }
+        let wrong = Ending(host: host, report: report).faultsFound(single: true, recovered: true)
+        #expect(wrong == [], "\(kind): moult killed after \(index) \(call) and \(second) → \(report.outcome.rawValue); notes \(report.notes)")
+      }
+    }
+  }
+}
