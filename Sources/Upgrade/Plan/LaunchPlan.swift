@@ -80,7 +80,8 @@ enum LaunchPlan {
     for name in names {
       var written = Paths.components(Paths.parent(name.path))
       var real = Paths.components(name.directory)
-      while let last = written.last, last == real.last {
+      // `/var/run` for `/run`, never `/var` for `/`.
+      while let last = written.last, last == real.last, real.count > 1 {
         written.removeLast()
         real.removeLast()
       }
