@@ -26,6 +26,62 @@ import Testing
     #expect(report.steps.allSatisfy { $0.outcome == "done" && $0.end >= $0.start })
   }
 
+  @Test func theTwinsMustBeAlike() {
+    let host = ModelHost(Fixture.plan())
+    host.differingDevice = "blk0"
+    let report = Self.run(host)
+    #expect(report.outcome == .failed)
+    #expect(report.failure?.step == .compare)
+    #expect(report.failure?.failure.reason?.contains("device blk0: e1000 here, virtio-blk-pci there") == true)
+    #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+    // Nothing of the old QEMU was touched.
+    #expect(!host.calls.contains { $0.hasPrefix("old ") })
+  }
+
+  /// Each pass over a busy guest's RAM raises the limit of the pause, from the fifth on, up to a second.
+  @Test(arguments: [(3, []), (4, []), (5, [40]), (8, [40, 80, 160, 320]), (60, [40, 80, 160, 320, 640, 1000])])
+  func aBusyGuestIsGivenALongerPause(passes: Int, limits: [Int]) {
+    let host = ModelHost(Fixture.plan(Fixture.observation(), Fixture.request(memory: .copy)))
+    host.passes = passes
+    let report = Self.run(host)
+    #expect(report.outcome == .committed && host.violations == [])
+    let prefix = "old migrate-set-parameters downtime-limit="
+    #expect(host.calls.filter { $0.hasPrefix(prefix) }.map { String($0.dropFirst(prefix.count)) } == (["20"] + limits.map(String.init)))
+  }
+
+  @Test func aGuestThatIsTooBusyStaysWhereItIs() {
+    let host = ModelHost(Fixture.plan(Fixture.observation(), Fixture.request(memory: .copy)))
+    host.passes = 201
+    let report = Self.run(host)
+    #expect(report.outcome == .failed)
+    #expect(report.failure?.failure.reason?.contains("201 passes did not suffice") == true)
+    #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+  }
+
+  /// A panic in probation ends in the new QEMU: the way back is an upgrade of its own.
+  @Test func anUnhealthyGuestIsReported() {
+    let host = ModelHost(Fixture.plan(Fixture.observation(), Fixture.request(probation: 5)))
+    host.isUnhealthy = true
+    let report = Self.run(host)
+    #expect(report.outcome == .failed)
+    #expect(report.failure?.step == .probation)
+    #expect(host.keptRuntimes == 1)
+    #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+  }
+
+  /// What the VM's owner had set for migrations of their own is off during this one, and on again after it.
+  @Test func foreignMigrationSettingsAreRestored() {
+    var observation = Fixture.observation()
+    observation.live.migrationParameters["tls-creds"] = "tls0"
+    observation.live.migrationParameters["mode"] = "cpr-reboot"
+    let host = ModelHost(Fixture.plan(observation), faults: [36: .fails(.ioError)])
+    let report = Self.run(host)
+    #expect(report.outcome == .failed)
+    #expect(host.old.capabilities["auto-converge"] == true)
+    #expect(host.old.parameters["tls-creds"] == "tls0")
+    #expect(host.old.parameters["mode"] == "cpr-reboot")
+  }
+
   static let goldenCalls = [
     "lock",
     "save under-way new=0 resumed=false",

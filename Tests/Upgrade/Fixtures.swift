@@ -1,5 +1,4 @@
 import Kernel
-import QEMU
 
 @testable import QEMU
 @testable import Upgrade
