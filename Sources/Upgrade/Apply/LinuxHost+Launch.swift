@@ -39,8 +39,13 @@ extension LinuxHost {
       ProcessPlan.Inherited(source: stream.theirs.raw, number: LaunchPlan.migrationDescriptor),
     ]
     var kept = [control.theirs, stream.theirs]
-    for memory in LaunchPlan.sharedMemory(plan) {
-      let file = DescriptorBox(try oldProcess.duplicate(descriptor: memory.source))
+    for memory in LaunchPlan.givenMemory(plan) {
+      let file: DescriptorBox
+      if let source = memory.source {
+        file = DescriptorBox(try oldProcess.duplicate(descriptor: source))
+      } else {
+        file = DescriptorBox(try OwnedFD.memory(named: "moult-\(memory.id)"))
+      }
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: memory.number))
     }

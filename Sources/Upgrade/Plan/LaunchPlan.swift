@@ -9,18 +9,25 @@ enum LaunchPlan {
   static let migrationDescriptor: CInt = 4
   static let firstMemoryDescriptor: CInt = 5
 
-  /// Backends whose memory the new QEMU maps, each with its descriptor number there.
-  static func sharedMemory(_ plan: UpgradePlan) -> [(id: String, source: CInt, number: CInt)] {
-    guard plan.memory.strategy == .shared else { return [] }
-    return plan.observation.memory.enumerated().compactMap { index, backend in
-      backend.descriptor.map { (backend.id, $0, firstMemoryDescriptor + CInt(index)) }
+  /// Backends whose memory the new QEMU is given as a descriptor: its number there, and which of the running
+  /// QEMU's it is. No source means a new, empty file: RAM is copied, and what it was copied from came by
+  /// descriptor in an earlier upgrade, so that no path makes it.
+  static func givenMemory(_ plan: UpgradePlan) -> [(id: String, source: CInt?, number: CInt)] {
+    if plan.memory.strategy == .shared {
+      return plan.observation.memory.enumerated().compactMap { index, backend in
+        backend.descriptor.map { (backend.id, $0, firstMemoryDescriptor + CInt(index)) }
+      }
+    }
+    return plan.observation.description.guestRAM.enumerated().compactMap { index, backend in
+      guard let path = backend.path, path.hasPrefix("/proc/self/fd/") else { return nil }
+      return (backend.id, nil, firstMemoryDescriptor + CInt(index))
     }
   }
 
   static func arguments(_ plan: UpgradePlan) -> [String] {
     let twin = TwinArguments(
       machine: plan.observation.live.machineType, control: controlDescriptor,
-      memory: Dictionary(uniqueKeysWithValues: sharedMemory(plan).map { ($0.id, .descriptor($0.number)) }),
+      memory: Dictionary(uniqueKeysWithValues: givenMemory(plan).map { ($0.id, .descriptor($0.number)) }),
       sharedMemory: plan.memory.strategy == .shared)
     var arguments = twin.applied(to: CommandLine(argv: plan.observation.arguments)).argv
     arguments[0] = plan.request.binary
