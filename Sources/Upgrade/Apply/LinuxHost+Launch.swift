@@ -9,8 +9,7 @@ extension LinuxHost {
   static let greetingSeconds = 60.0
 
   public func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity {
-    let (pid, streams, control, stream) = try start(plan)
-    let handle = try ProcessHandle(pid: pid)
+    let (handle, streams, control, stream) = try start(plan)
     newProcess = handle
     watchExit(of: handle)
     rememberMessages(of: streams[2])
@@ -31,7 +30,7 @@ extension LinuxHost {
   /// its death would go unnoticed.
   private func start(
     _ plan: UpgradePlan
-  ) throws(Failure) -> (pid: pid_t, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
+  ) throws(Failure) -> (process: ProcessHandle, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
     guard let oldProcess else { throw Failure(step: "start the new QEMU", subject: plan.vm, reason: "the old one has ended") }
     let (control, stream) = (try Channel(), try Channel())
     var inherited = [
@@ -54,9 +53,15 @@ extension LinuxHost {
       plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)
     let sandbox = LaunchPlan.sandbox(plan)
     defer { withExtendedLifetime((kept, streams)) {} }
-    do {
+    do throws(Failure) {
       let child = try Sandbox.launch(sandbox, process)
-      return (child.pid, streams, control.ours, stream.ours)
+      do throws(Failure) {
+        return (try ProcessHandle(pid: child.pid), streams, control.ours, stream.ours)
+      } catch {
+        // Nobody could end it any more: no second descriptor was to be had for it.
+        try child.pidfd.send(signal: SIGKILL)
+        throw error
+      }
     } catch {
       var failure = error
       if failure.hint == nil, failure.step == "execute" { failure.hint = "is it a QEMU for this machine, and are its libraries there?" }

@@ -16,7 +16,10 @@ final class OpenStage {
     if making {
       try Files.makeDirectory(name, in: holder.raw, mode: 0o700, hint: "moult needs a little space beside the VM's sockets")
     }
-    self.stage = DescriptorBox(try Files.openDirectory(name, in: holder.raw))
+    do throws(Failure) { self.stage = DescriptorBox(try Files.openDirectory(name, in: holder.raw)) } catch {
+      if making { try Files.remove(name, in: holder.raw, isDirectory: true) }
+      throw error
+    }
     published = holder
     staged = stage.kind == .exclusive ? holder : self.stage
   }
