@@ -106,7 +106,7 @@ public struct StateDirectory: Sendable {
   public func lock(_ key: String) throws(Failure) -> OwnedFD {
     try Files.makeDirectories(directory(key), mode: 0o700)
     while true {
-      let file = try OwnedFD.open(lockPath(key), O_RDWR | O_CREAT, mode: 0o600, step: "open the lock")
+      let file = try openLock(key)
       if flock(file.raw, LOCK_EX | LOCK_NB) != 0 {
         let holder = try Files.readText(lockPath(key)).trimmingWhitespace
         throw Failure(
@@ -118,16 +118,35 @@ public struct StateDirectory: Sendable {
         try Files.makeDirectories(directory(key), mode: 0o700)
         continue
       }
-      let text = Array("\(getpid())\n".utf8)
-      try valueOrErrno("write the lock", key) { ftruncate(file.raw, 0) }
-      try valueOrErrno("write the lock", key) { pwrite(file.raw, text, text.count, 0) }
+      try sign(key, file.raw)
       return file
+    }
+  }
+
+  private func openLock(_ key: String) throws(Failure) -> OwnedFD {
+    do { return try OwnedFD.open(lockPath(key), O_RDWR | O_CREAT, mode: 0o600, step: "open the lock") } catch {
+      // The directory is of no use then: gone, unless another moult has something in it.
+      if rmdir(directory(key)) == 0 { _ = rmdir(path) }
+      throw error
+    }
+  }
+
+  /// Writes our pid into the lock; nothing is left if there is no room for it.
+  private func sign(_ key: String, _ lock: CInt) throws(Failure) {
+    let text = Array("\(getpid())\n".utf8)
+    do throws(Failure) {
+      try valueOrErrno("write the lock", lockPath(key)) { ftruncate(lock, 0) }
+      try valueOrErrno("write the lock", lockPath(key), hint: "free space there") { pwrite(lock, text, text.count, 0) }
+    } catch {
+      if try Files.statusIfPresent(recordPath(key)) == nil { try remove(key) }
+      throw error
     }
   }
 
   /// Removes a VM's directory; to be called with its lock held.
   public func remove(_ key: String) throws(Failure) {
     for path in [journalPath(key), recordPath(key), lockPath(key)] { try Files.remove(path) }
+    try Files.remove(recordPath(key) + Files.temporarySuffix)
     try Files.removeDirectory(directory(key))
     // Others may have their directories in there: then it stays.
     _ = rmdir(path)
@@ -158,12 +177,19 @@ extension Files {
     }
   }
 
+  static let temporarySuffix = ".new"
+
   /// Writes a file under another name and renames it into place.
   static func replace(_ path: String, with bytes: [UInt8], mode: mode_t = 0o600) throws(Failure) {
-    let temporary = path + ".new"
+    let temporary = path + temporarySuffix
     let file = try OwnedFD.open(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: mode, step: "write")
-    let count = try valueOrErrno("write", temporary) { Glibc.write(file.raw, bytes, bytes.count) }
-    if count != bytes.count { throw Failure(step: "write", subject: temporary, reason: "only \(count) of \(bytes.count) bytes", hint: "free space there") }
-    try valueOrErrno("rename into place", path) { rename(temporary, path) }
+    do throws(Failure) {
+      let count = try valueOrErrno("write", temporary, hint: "free space there") { Glibc.write(file.raw, bytes, bytes.count) }
+      if count != bytes.count { throw Failure(step: "write", subject: temporary, reason: "only \(count) of \(bytes.count) bytes", hint: "free space there") }
+      try valueOrErrno("rename into place", path) { rename(temporary, path) }
+    } catch {
+      unlink(temporary)  // Half of it is worth nothing; the failure that matters is thrown.
+      throw error
+    }
   }
 }
