@@ -26,7 +26,11 @@ enum TargetProbe {
       } catch { FileDescriptorOutput.error("moult: could not end the probe: \(error)") }
       withExtendedLifetime(messages) {}
     }
-    let version = try monitor.negotiate(seconds: 30)
+    let version: QEMUVersion
+    do throws(Failure) { version = try monitor.negotiate(seconds: 30) } catch where error.errno == .connectionReset {
+      // A process that ends closes its descriptors before it can be waited for.
+      throw Self.ended(request.binary, messages: messages.raw)
+    }
     let machines = try monitor.execute("query-machines").array ?? []
     return TargetFacts(
       version: version,
