@@ -6,8 +6,16 @@ import QEMU
 public enum Locator {
   /// - Parameter selector: a guest's name, a pid, a pidfile or a QMP socket path.
   public static func find(_ selector: String, state: StateDirectory) throws(Failure) -> pid_t {
-    if let pid = pid_t(selector) { return try process(pid, selector) }
+    // A guest may be called what looks like a pid or a path.
+    if let pid = pid_t(selector) {
+      guard let named = try? named(selector, state: state) else { return try process(pid, selector) }
+      guard let other = try? process(pid, selector), other != named else { return named }
+      throw Failure(
+        step: "find the VM", subject: selector, reason: "it is the name of one VM (pid \(named)) and the pid of another",
+        hint: "name it by pidfile or QMP socket")
+    }
     if selector.contains("/") {
+      if try Files.statusIfPresent(selector) == nil, let named = try? named(selector, state: state) { return named }
       let status: FileStatus
       do { status = try Files.status(selector) } catch {
         throw Failure(
