@@ -116,7 +116,7 @@ public final class LinuxHost: Host {
 
   private func interrupted() throws(Failure) {
     guard let signal = try nextSignal(), isInterruptible else { return }
-    let name = [SIGINT: "Ctrl-C (SIGINT)", SIGTERM: "SIGTERM", SIGHUP: "SIGHUP"][signal] ?? "signal \(signal)"
+    let name = [SIGINT: "Ctrl-C (SIGINT)", SIGTERM: "SIGTERM", SIGHUP: "SIGHUP", SIGQUIT: "SIGQUIT"][signal] ?? "signal \(signal)"
     throw Failure(step: "interrupted by", subject: name, errno: .interrupted)
   }
 
@@ -141,8 +141,13 @@ public final class LinuxHost: Host {
       }
     }
     key = plan.key
-    journalFile = DescriptorBox(
-      try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+    do throws(Failure) {
+      journalFile = DescriptorBox(
+        try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+    } catch {
+      if superseded == nil { try state.remove(key) }
+      throw error
+    }
     lockFile = file
   }
 
@@ -224,6 +229,7 @@ public final class LinuxHost: Host {
   /// What both QEMUs say of a migration that failed.
   private func migrationFailure(_ side: Side, _ status: String) -> Failure {
     var reasons = ["the \(side.rawValue) QEMU reports \(status)"]
+    if !isAlive(.new) { reasons.append("the new QEMU has ended") }
     for side in [Side.old, .new] where isAlive(side) {
       do {
         if let text = try command(side, "query-migrate", nil)["error-desc"]?.string { reasons.append("\(side.rawValue): \(text)") }

@@ -127,7 +127,12 @@ extension Executor {
   /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events.
   private func switchOver() throws(Failure) {
     _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"])
-    _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
+    do throws(Failure) {
+      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
+    } catch where !host.isAlive(.old) && host.isAlive(.new) {
+      // It may have sent everything before it died: then the new QEMU has the guest, and only it can tell.
+      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: false)
+    }
     newHoldsGuest = true
     // Until the old QEMU reports the end it could still fail and run on by itself. Dead, it cannot.
     do {

@@ -25,6 +25,14 @@ extension Executor {
     notes.append(
       host.isAlive(.new)
         ? "the guest runs in the new QEMU" : "no QEMU runs the guest: the new one ended after it had taken over")
+    if isLocked, !host.isAlive(.new), !host.isAlive(.old) {
+      // Nothing is left to commit or to roll back; the VM that is started next must not be taken for held.
+      if let kept = record.kept {
+        attempt("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+      }
+      host.unlock(undone: false)
+      isLocked = false
+    }
     return report(.needsPerson, failure: (step, failure))
   }
 
