@@ -16,7 +16,35 @@ public final class Session {
     if geteuid() != 0 {
       throw Failure(step: "start", subject: "moult", errno: .notPermitted, hint: "moult needs root: it makes namespaces and takes over descriptors of the VM")
     }
-    signals = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP])
+    try Self.makeRoomForDescriptors()
+    // What the caller ignores stays ignored (nohup, a shell's background jobs): a blocked signal would be
+    // read all the same.
+    let ignored = try ProcessStatus.read(pid: getpid()).ignoredSignals
+    signals = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP, SIGQUIT].filter { ignored >> UInt64($0 - 1) & 1 == 0 })
+    // Nothing else may end or stop moult half-way: a reader that goes away, a terminal's Ctrl-Z or tostop,
+    // a file size limit, a stray signal. Children get the defaults back (the child's stage sees to it).
+    for number in [SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ, SIGUSR1, SIGUSR2, SIGALRM] { signal(number, SIG_IGN) }
+  }
+
+  /// Descriptors that an upgrade may need at once, with a good margin.
+  private static let descriptors: UInt64 = 256
+
+  /// An upgrade that runs out of descriptors half-way could not even open what it has to remove.
+  private static func makeRoomForDescriptors() throws(Failure) {
+    guard let limit = try ResourceLimits.read(pid: getpid()).limits[.openFiles], limit.soft < descriptors else { return }
+    do throws(Failure) {
+      let wanted = ResourceLimit(soft: descriptors, hard: max(limit.hard, descriptors))
+      try ResourceLimits([.openFiles: wanted]).apply(to: getpid())
+    } catch {
+      throw Failure(
+        step: "start", subject: "moult", reason: "only \(limit.soft) open files are allowed, and \(descriptors) may be needed",
+        hint: "raise the limit: ulimit -n \(descriptors)")
+    }
+  }
+
+  deinit {
+    // What came too late to undo anything is no reason to die when the former mask is restored.
+    do { while try signals.next() != nil {} } catch { FileDescriptorOutput.error("moult: \(error)") }
   }
 
   public struct Observed {
@@ -40,6 +68,9 @@ public final class Session {
     if let root { tree = try Paths.real(root, hint: "--root names the directory of a root tree") }
     if tree == nil, binary == nil { tree = observation.root }
     if tree == "/" { tree = nil }
+    if let tree, try !Files.status(tree).isDirectory {
+      throw Failure(step: "use the root tree", subject: tree, errno: .notDirectory, hint: "--root names the directory of a root tree")
+    }
     return UpgradeRequest(
       binary: try Self.check(binary ?? observation.binary, in: tree), root: tree, memory: memory, hold: hold, probation: probation)
   }

@@ -16,6 +16,15 @@ struct Moult: ParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Recover.self, Run.self])
+
+  static func main() {
+    // A standard stream that is closed would become the number of the next file opened, such as a QMP
+    // connection: messages would then be written into that.
+    for number in CInt(0)...2 where fcntl(number, F_GETFD) < 0 {
+      if open("/dev/null", number == 0 ? O_RDONLY : O_WRONLY) != number { Glibc.exit(ExitStatus.failed.rawValue) }
+    }
+    main(nil)
+  }
 }
 
 /// What `moult` ends with, as scripts rely on it.

@@ -19,8 +19,16 @@ enum Output {
   static func data(_ text: String) { write(text + "\n", to: 1) }
   static func note(_ text: String) { write(text + "\n", to: 2) }
 
-  static func write(_ text: String, to descriptor: CInt) {
-    var bytes = Array(text.utf8)[...]
+  /// Whether a write would not wait for a reader. Source: poll(2).
+  static func takesMore(_ descriptor: CInt) -> Bool {
+    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    return poll(&entry, 1, 0) > 0
+  }
+
+  static func write(_ text: String, to descriptor: CInt) { write(Array(text.utf8), to: descriptor) }
+
+  static func write(_ text: [UInt8], to descriptor: CInt) {
+    var bytes = text[...]
     while !bytes.isEmpty {
       let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
       if count < 0 {

@@ -37,14 +37,16 @@ func carryOut(
   _ session: Session, _ observed: Session.Observed, _ plan: UpgradePlan, _ output: OutputOptions,
   takingBack held: UpgradeRecord? = nil
 ) throws -> ExitStatus {
-  for warning in plan.warnings { Output.note("moult: note: \(warning)") }
   let display = ProgressDisplay(isSilent: false)
+  for warning in plan.warnings { display.line("moult: note: \(warning)") }
+  defer { display.finish() }
   let isRollback = held != nil
   var report = try session.upgrade(observed, plan, takingBack: held, progress: display.show)
   if report.outcome == .failed, report.failure?.step == .probation {
     // The guest ran and was found wanting: the way back is an upgrade in reverse.
     report = session.rollBackUnhealthy(report, plan, progress: display.show)
   }
+  display.finish()
   if isRollback, report.outcome == .committed { report.outcome = .rolledBack }
   if output.isJSON { try Output.json(UpgradeDocument(plan, report)) } else { Output.data(sentence(plan, report)) }
   if report.outcome == .refused { printBlockers(plan) }
