@@ -1,0 +1,132 @@
+import Foundation
+import Lab
+import Testing
+
+extension FailureTests {
+  /// What no step carries over is refused before anything starts.
+  @Suite(.serialized)
+  struct Refusals {
+    /// One thing that a VM may have, and what the refusal must say of it.
+    struct Feature: Sendable, CustomTestStringConvertible {
+      var arguments: [String]
+      var words: [String]
+      /// Put before the command.
+      var launcher: [String] = []
+      var condition = true
+      var testDescription: String { arguments.joined(separator: " ") }
+    }
+
+    static let features: [Feature] = [
+      Feature(arguments: ["-netdev", "user,id=n0", "-device", "e1000,netdev=n0"], words: ["user"]),
+      Feature(
+        arguments: ["-netdev", "tap,id=n0,ifname=moult-fail0,script=no,downscript=no", "-device", "e1000,netdev=n0"], words: ["tap"],
+        condition: access("/dev/net/tun", R_OK | W_OK) == 0),
+      Feature(arguments: ["-netdev", "socket,id=n0,listen=127.0.0.1:45871", "-device", "e1000,netdev=n0"], words: ["socket"]),
+      Feature(arguments: ["-nic", "user"], words: ["user"]),
+      Feature(arguments: ["-vnc", "127.0.0.1:5781"], words: ["vnc"]),
+      Feature(arguments: ["-chardev", "socket,id=c0,host=127.0.0.1,port=45872,server=on,wait=off", "-serial", "chardev:c0"], words: ["45872"]),
+      Feature(arguments: ["-serial", "tcp:127.0.0.1:45873,server=on,wait=off"], words: ["45873"]),
+      Feature(arguments: ["-monitor", "telnet:127.0.0.1:45874,server=on,wait=off"], words: ["45874"]),
+      Feature(arguments: ["-serial", "udp:127.0.0.1:45875"], words: ["udp"]),
+      Feature(arguments: ["-serial", "pty"], words: ["pty"]),
+      Feature(arguments: ["-gdb", "tcp:127.0.0.1:45876"], words: ["gdb"]),
+      Feature(arguments: ["-serial", "stdio"], words: ["stdio"], launcher: ["bash", "-c", "exec \"$@\" </dev/ptmx", "bash"]),
+      Feature(arguments: ["-virtfs", "local,path=/tmp,mount_tag=t,security_model=none"], words: ["virtfs"]),
+      Feature(arguments: ["-snapshot"], words: ["-snapshot"]),
+      Feature(
+        arguments: ["-device", "vhost-vsock-pci,guest-cid=4711"], words: ["vsock"],
+        condition: access("/dev/vhost-vsock", R_OK | W_OK) == 0),
+    ]
+
+    @Test(arguments: features.filter(\.condition))
+    func `it is refused, and nothing has started`(_ feature: Feature) throws {
+      let scratch = try Scratch("fail-refused")
+      let vm = try Firmware("fail-refused", in: scratch, launcher: feature.launcher, feature.arguments)
+      defer { vm.end() }
+      let mine = vm.processes
+      for command in ["plan", "upgrade"] {
+        let watch = Watch { [vm] in vm.processes }
+        let outcome = try run(moult: [command, "fail-refused"] + QEMUVersion.v10_0.destination)
+        #expect(watch.stop().subtracting(mine) == [])
+        let text = "\(feature): \(command): exit \(outcome.code)\n\(outcome.stderr)"
+        #expect(outcome.code == 3, "\(text)")
+        for word in feature.words { #expect(outcome.stderr.contains(word), "no “\(word)” in \(text)") }
+      }
+      #expect(vm.isRunning)
+      #expect(try QMPConnection(vm.monitor).execute("query-status")["status"].string == "running")
+    }
+
+    @Test func `what changed since the start is refused until it is undone`() throws {
+      let home = VMConfiguration("fail-drift").home
+      let scratch = try Scratch("fail-drift-media")
+      for name in ["one.iso", "two.iso", "stick.img"] { try succeed(["truncate", "-s", "1M", scratch.path + "/" + name]) }
+      let patient = try Patient(
+        VMConfiguration("fail-drift") {
+          $0.disk = "qcow2"
+          $0.extraArguments = [
+            "-drive", "if=none,id=cd,media=cdrom,format=raw,read-only=on,file=\(scratch.path)/one.iso", "-device", "ide-cd,drive=cd,id=cd0",
+            "-device", "qemu-xhci,id=xhci", "-object", "rng-builtin,id=rng0", "-chardev", "null,id=nothing",
+          ]
+        })
+      func refused(_ what: String, _ words: [String]) throws {
+        for command in ["plan", "upgrade"] {
+          let watch = Watch { [vm = patient.vm] in vm.processes }
+          let outcome = try patient.moult([command, patient.name] + QEMUVersion.v10_0.destination, exits: 3, saying: words)
+          #expect(watch.stop() == [patient.pid], "\(what): \(outcome.stderr)")
+        }
+        try patient.expectUntouched()
+      }
+      let qmp = { (command: String, arguments: JSON) throws in _ = try patient.vm.qmp(command, arguments) }
+
+      try qmp("object-add", ["qom-type": "rng-builtin", "id": "rng1"])
+      try refused("an object", ["rng1", "added"])
+      try qmp("object-del", ["id": "rng1"])
+      try qmp("object-add", ["qom-type": "iothread", "id": "io1"])
+      try refused("an I/O thread", ["io1"])
+      try qmp("object-del", ["id": "io1"])
+      try qmp("object-del", ["id": "rng0"])
+      try refused("an object removed", ["rng0", "removed"])
+      try qmp("object-add", ["qom-type": "rng-builtin", "id": "rng0"])
+      try qmp("chardev-add", ["id": "more", "backend": ["type": "null", "data": [:]]])
+      try refused("a character device", ["more", "added"])
+      try qmp("chardev-remove", ["id": "more"])
+      try qmp("device_add", ["driver": "usb-tablet", "id": "tablet", "bus": "xhci.0"])
+      try refused("a device", ["tablet", "plugged in"])
+      try qmp("device_del", ["id": "tablet"])
+      try qmp("blockdev-add", ["driver": "raw", "node-name": "stick", "file": ["driver": "file", "filename": .text(scratch.path + "/stick.img")]])
+      try refused("a block node", ["stick"])
+      try qmp("device_add", ["driver": "usb-storage", "id": "usbdisk", "drive": "stick", "bus": "xhci.0"])
+      try refused("a disk", ["usbdisk"])
+      try qmp("device_del", ["id": "usbdisk"])
+      try eventually("unplugged") { try patient.vm.qmp("qom-list", ["path": "/machine/peripheral"]).array.allSatisfy { $0["name"].string != "usbdisk" } }
+      // The device lets go of it a moment after it is gone.
+      try eventually("the node is free") { () -> Bool in
+        do { try qmp("blockdev-del", ["node-name": "stick"]) } catch { return false }
+        return true
+      }
+      try qmp("blockdev-change-medium", ["id": "cd0", "filename": .text(scratch.path + "/two.iso"), "force": true])
+      try refused("another CD", ["two.iso"])
+      try qmp("eject", ["id": "cd0", "force": true])
+      try refused("no CD", ["one.iso", "ejected"])
+      try qmp("blockdev-change-medium", ["id": "cd0", "filename": .text(scratch.path + "/one.iso"), "format": "raw", "force": true])
+
+      // Another file under the image's name.
+      let image = patient.configuration.diskImage
+      rename(image, image + ".away")
+      try succeed(["qemu-img", "create", "-q", "-f", "qcow2", image, "16M"])
+      try refused("another image", [image, "replaced"])
+      rename(image + ".away", image)
+      rename(image, image + ".away")
+      try refused("no image", [image, "not there"])
+      rename(image + ".away", image)
+
+      // All undone: it goes.
+      try patient.moult(patient.upgrade(), exits: 0)
+      try patient.expectMoved()
+
+      try patient.vm.qmp("blockdev-snapshot-sync", ["device": "virtio0", "snapshot-file": .text(home + "/overlay.qcow2"), "format": "qcow2"])
+      try refused("a snapshot", ["overlay.qcow2", "does not name"])
+      patient.expectHealthy()
+    }
+  }
+}
