@@ -53,3 +53,14 @@ extension Files {
     } catch where error.errno == .noSuchFileOrDirectory {}
   }
 }
+
+extension Paths {
+  /// realpath(3): symbolic links resolved; the path must exist.
+  public static func real(_ path: String) throws(Failure) -> String {
+    guard let resolved = realpath(path, nil) else {
+      throw Failure(step: "resolve", subject: path, errno: Errno(rawValue: errno))
+    }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+}

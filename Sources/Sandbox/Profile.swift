@@ -132,20 +132,28 @@ extension Profile {
   /// and those of a source tree.
   public static func directories(environment: [String: String], binary: String) -> [String] {
     let folder = Paths.parent(binary)
-    var directories = ["/etc/moult/profiles", folder + "/../share/moult/profiles"]
+    var directories = ["/etc/moult/profiles", folder + "/../share/moult/profiles", folder + "/../../../profiles"]
     if let own = environment["MOULT_PROFILES"], !own.isEmpty { directories.insert(own, at: 0) }
     return directories
   }
 
+  /// The variable of a sandboxed QEMU's environment that names its profile's file, so that its twins get the same.
+  public static let variable = "MOULT_PROFILE"
+
   /// Reads the profile called `name`, or the file if `name` contains a slash.
   public static func load(_ name: String, from directories: [String]) throws(Failure) -> Profile {
-    if name.utf8.contains(UInt8(ascii: "/")) {
-      return try Profile(toml: try Files.readText(name), path: name)
-    }
+    let path = try find(name, in: directories)
+    return try Profile(toml: try Files.readText(path), path: path)
+  }
+
+  /// The file of the profile called `name`; `name` itself if it contains a slash.
+  public static func find(_ name: String, in directories: [String]) throws(Failure) -> String {
+    if name.utf8.contains(UInt8(ascii: "/")) { return name }
     for directory in directories {
       let path = "\(directory)/\(name).toml"
       do throws(Failure) {
-        return try Profile(toml: try Files.readText(path), path: path)
+        _ = try Files.status(path)
+        return path
       } catch where error.errno == .noSuchFileOrDirectory { continue }
     }
     throw Failure(

@@ -48,8 +48,8 @@ struct Run: ParsableCommand {
   private func start() throws(Failure) -> CInt {
     let environment = try Environment.current()
     let binary = try ProcFS.executable(of: getpid()).path
-    let profile = try Profile.load(
-      profile, from: Profile.directories(environment: environment.values, binary: binary))
+    let path = try Profile.find(profile, in: Profile.directories(environment: environment.values, binary: binary))
+    let profile = try Profile(toml: try Files.readText(path), path: path)
 
     var arguments = command
     // QEMU takes its options with one dash or two.
@@ -60,7 +60,8 @@ struct Run: ParsableCommand {
     let own = try ProcessStatus.read(pid: getpid())
     var process = ProcessPlan(
       executable: .path(try Launching.find(command[0], path: environment.values["PATH"])), arguments: arguments,
-      environment: environment.all, credentials: profile.restrict(own.credentials),
+      environment: environment.all.filter { !$0.hasPrefix(Profile.variable + "=") } + ["\(Profile.variable)=\(try Paths.real(path))"],
+      credentials: profile.restrict(own.credentials),
       ignoredSignals: own.ignoredSignals, signalMask: signals.formerMask)
     process.noNewPrivileges = profile.noNewPrivileges
     let child = try launch(profile.sandbox, process)

@@ -1,5 +1,6 @@
 public import Kernel
 public import QEMU
+public import Sandbox
 
 /// Which file a path leads to: unchanged by renames, different for any other file alive.
 public struct FileIdentity: Sendable, Hashable, Codable {
@@ -154,6 +155,10 @@ public struct Observation: Sendable {
   public var memory: [ObservedMemory]
   public var foreign: [ForeignDescriptor]
   public var standardInputIsNull: Bool
+  /// What `moult run` started it with; nil for a QEMU without a sandbox.
+  public var profile: Profile?
+  /// Why the profile that its environment names cannot be had.
+  public var profileFailure: String?
   /// The running QEMU has /dev/kvm open.
   public var usesKVM: Bool
   public var room: MemoryRoom

@@ -168,17 +168,6 @@ extension Observer {
   }
 }
 
-extension Paths {
-  /// realpath(3): symbolic links resolved; the path must exist.
-  static func real(_ path: String) throws(Failure) -> String {
-    guard let resolved = realpath(path, nil) else {
-      throw Failure(step: "resolve", subject: path, errno: .init(rawValue: errno))
-    }
-    defer { free(resolved) }
-    return String(cString: resolved)
-  }
-}
-
 extension Files {
   /// stat(2); nil when nothing is there.
   static func statusIfPresent(_ path: String) throws(Failure) -> FileStatus? {

@@ -1,6 +1,7 @@
 public import Glibc
 public import Kernel
 public import QEMU
+import Sandbox
 
 /// Reads everything about a VM, changing nothing: procfs, sock_diag, and QMP queries.
 public enum Observer {
@@ -61,6 +62,9 @@ public enum Observer {
     guard let version = monitor.version else {
       throw Failure(step: "reach the VM", subject: absolute(first), reason: "its monitor names no version")
     }
+    var profile: Profile?
+    var profileFailure: String?
+    do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
     let observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments, base: base,
       binary: executable.path, binaryDeleted: executable.deleted, root: root,
@@ -68,11 +72,19 @@ public enum Observer {
       directories: directories, files: files, memory: memory,
       foreign: try foreign(descriptors, sockets: sockets, names: names, memory: memory, pid: pid),
       standardInputIsNull: descriptors.first { $0.number == 0 }.map { $0.target == "/dev/null" } ?? true,
-      usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
+      profile: profile, profileFailure: profileFailure, usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
       clients: clients(descriptors, sockets: sockets, names: names),
       supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }))
     return (observation, monitor)
+  }
+
+  /// The profile that `moult run` left the name of in the environment.
+  private static func profile(of pid: pid_t) throws(Failure) -> Profile? {
+    let prefix = Profile.variable + "="
+    guard let variable = try ProcFS.environment(of: pid).first(where: { $0.hasPrefix(prefix) }) else { return nil }
+    let path = String(variable.dropFirst(prefix.count))
+    return try Profile(toml: try Files.readText(path), path: path)
   }
 
   /// Where relative paths of the command line start. A daemon has changed to `/`: what its

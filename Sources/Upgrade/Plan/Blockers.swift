@@ -138,6 +138,12 @@ extension UpgradePlan {
           option: "stdio", reason: "the console or monitor reads standard input, which two QEMUs cannot share",
           wayOut: "start the VM with a socket instead, or with standard input from /dev/null"))
     }
+    if let failure = observation.profileFailure {
+      blockers.append(
+        Blocker(
+          option: "sandbox profile", reason: "the VM was started by moult run, and its profile cannot be read: \(failure)",
+          wayOut: "put the profile's file back"))
+    }
     if let supervisor = observation.supervisor {
       blockers.append(
         Blocker(

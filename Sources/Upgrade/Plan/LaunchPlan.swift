@@ -36,9 +36,11 @@ enum LaunchPlan {
 
   static func sandbox(_ plan: UpgradePlan) -> SandboxPlan {
     guard let root = plan.request.root else {
-      var operations = keptLayers(plan.request)
+      let profile = plan.observation.profile?.sandbox
+      var operations = keptLayers(plan.request) + (profile?.operations ?? [])
       for stage in plan.stages { operations += cover(stage) }
-      return SandboxPlan(namespaces: .all, operations: operations)
+      // The paths of a profile may lead over symbolic links (`/var/run`); those of stages are real.
+      return SandboxPlan(namespaces: .all, operations: operations, targetResolution: profile?.targetResolution)
     }
     let observation = plan.observation
     var operations = keptLayers(plan.request)
