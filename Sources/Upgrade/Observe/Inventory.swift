@@ -1,5 +1,7 @@
+import Glibc
 public import Kernel
 public import QEMU
+import Sandbox
 
 /// One QEMU of this host, as `moult list` shows it: read from procfs, disturbing no monitor.
 public struct InventoryEntry: Sendable {
@@ -70,10 +72,32 @@ private struct VersionCache {
     guard let status = try? Files.status(path) else { return nil }
     if let found = known[status.identity] { return found }
     var version: QEMUVersion?
-    if let text = try? Subprocess.output(of: root == nil ? path : "chroot", root == nil ? ["--version"] : ["/proc/\(pid)/root", name, "--version"]) {
+    if let text = try? Self.banner(of: root == nil ? path : name, root: root, pid: pid) {
       version = QEMUVersion(banner: text)
     }
     known[status.identity] = .some(version)
     return version
+  }
+
+  /// What `binary --version` prints. Anybody can call a program qemu-system-…: it runs as the user whose
+  /// process this is, with no capability, no environment and none of the host's networks.
+  private static func banner(of binary: String, root: String?, pid: Int32) throws(Failure) -> String {
+    let output = DescriptorBox(try OwnedFD.memory(named: "version"))
+    var credentials = try ProcessStatus.read(pid: pid).credentials
+    credentials.capabilities = CapabilitySets()
+    credentials.noNewPrivileges = true
+    let process = ProcessPlan(
+      executable: .path(binary), arguments: [binary, "--version"], environment: [], workingDirectory: "/",
+      credentials: credentials, standardInput: .null, standardOutput: .descriptor(output.raw), standardError: .null,
+      newSession: true)
+    let child = try Sandbox.launch(root.map { SandboxPlan.tree($0) } ?? SandboxPlan(namespaces: .all), process)
+    guard try child.pidfd.waitForExit(timeoutMilliseconds: 5000) else {
+      try child.kill()
+      throw Failure(step: "ask for the version of", subject: binary, errno: .timedOut)
+    }
+    _ = try child.wait()
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    let count = try valueOrErrno("read the version of", binary) { pread(output.raw, &bytes, bytes.count, 0) }
+    return String(decoding: bytes[..<count], as: UTF8.self)
   }
 }
