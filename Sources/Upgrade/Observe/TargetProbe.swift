@@ -49,7 +49,7 @@ enum TargetProbe {
         "-mon", "chardev=probe,mode=control",
       ],
       environment: try ProcFS.environment(of: observation.process.pid), workingDirectory: "/",
-      credentials: observation.description.runAs == nil ? status.credentials : nil, standardInput: .null,
+      credentials: status.credentials, standardInput: .null,
       standardOutput: .descriptor(messages), standardError: .descriptor(messages),
       inherited: [.init(source: control.theirs.raw, number: 3)], newSession: true)
     let files = LaunchPlan.keptLayers(request)

@@ -28,7 +28,10 @@ enum LaunchPlan {
     let twin = TwinArguments(
       machine: plan.observation.live.machineType, control: controlDescriptor,
       memory: Dictionary(uniqueKeysWithValues: givenMemory(plan).map { ($0.id, .descriptor($0.number)) }),
-      sharedMemory: plan.memory.strategy == .shared)
+      sharedMemory: plan.memory.strategy == .shared,
+      // Never as root for QEMU to step down: the arguments and environment are the old process's own
+      // memory, and whoever broke into it, or any user at all, can write -runas and LD_PRELOAD there.
+      switchesUser: false)
     var arguments = twin.applied(to: CommandLine(argv: plan.observation.arguments)).argv
     arguments[0] = plan.request.binary
     return arguments
@@ -105,11 +108,10 @@ enum LaunchPlan {
   static func process(
     _ plan: UpgradePlan, _ attributes: ProcessAttributes, streams: [ProcessPlan.Stream], inherited: [ProcessPlan.Inherited]
   ) -> ProcessPlan {
-    // With -runas QEMU drops root by itself, after it has opened what only root may.
-    let credentials = plan.observation.description.runAs == nil ? attributes.status.credentials : nil
     return ProcessPlan(
       executable: .path(plan.request.binary), arguments: arguments(plan), environment: attributes.environment,
-      workingDirectory: plan.observation.base, umask: attributes.status.umask, credentials: credentials,
+      workingDirectory: plan.observation.base, umask: attributes.status.umask,
+      credentials: attributes.status.credentials,
       noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,
       scheduling: attributes.scheduling, oomScoreAdjustment: attributes.oomScoreAdjustment, cgroups: attributes.cgroups,
       standardInput: streams[0], standardOutput: streams[1], standardError: streams[2], inherited: inherited,
