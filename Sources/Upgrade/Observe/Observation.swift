@@ -166,4 +166,6 @@ public struct Observation: Sendable {
   public var clients: [String: Int]
   /// The service manager's unit whose main process this QEMU is, and why its death would end the unit; nil if none.
   public var supervisor: String?
+  /// Namespaces of the running QEMU that differ from moult's own and that the new one would not be in.
+  public var foreignNamespaces: [String] = []
 }

@@ -75,7 +75,8 @@ public enum Observer {
       profile: profile, profileFailure: profileFailure, usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
       clients: clients(descriptors, sockets: sockets, names: names),
-      supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }))
+      supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }),
+      foreignNamespaces: try foreignNamespaces(of: pid))
     return (observation, monitor)
   }
 
@@ -115,6 +116,15 @@ public enum Observer {
       mount.source.hasPrefix("/")
     else { return nil }
     return mount.source
+  }
+
+  /// The mount, network, IPC and UTS namespaces are private to every twin; these are not made anew.
+  private static func foreignNamespaces(of pid: pid_t) throws(Failure) -> [String] {
+    var foreign: [String] = []
+    for kind in ["user", "pid"] where try ProcFS.namespace(kind, of: pid) != ProcFS.namespace(kind, of: getpid()) {
+      foreign.append(kind)
+    }
+    return foreign
   }
 
   private static func connect(

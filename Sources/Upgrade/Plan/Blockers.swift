@@ -132,6 +132,15 @@ extension UpgradePlan {
         option: "descriptor \($0.number)", reason: "\($0.what): no step of this version carries it over",
         wayOut: "remove the device that uses it, or wait for a version of moult that carries it")
     }
+    for kind in observation.foreignNamespaces {
+      blockers.append(
+        Blocker(
+          option: "\(kind) namespace",
+          reason: kind == "user"
+            ? "the VM lives in another user namespace: the capabilities that it has there would be the host's own here"
+            : "the VM lives in another \(kind) namespace, and the new QEMU would be outside of it",
+          wayOut: "run moult in that namespace, or start the VM outside of it"))
+    }
     if observation.description.usesStandardInput, !observation.standardInputIsNull {
       blockers.append(
         Blocker(
