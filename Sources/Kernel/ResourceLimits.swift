@@ -5,6 +5,28 @@ import Glibc
 public enum Resource: CInt, CaseIterable, Sendable, Codable {
   case cpuTime, fileSize, data, stack, coreSize, residentSet, processes, openFiles, lockedMemory, addressSpace
   case fileLocks, pendingSignals, messageQueueBytes, nice, realTimePriority, realTimeTime
+
+  /// What /proc/PID/limits calls it. Source: fs/proc/base.c, `lnames`.
+  var title: String {
+    switch self {
+    case .cpuTime: "Max cpu time"
+    case .fileSize: "Max file size"
+    case .data: "Max data size"
+    case .stack: "Max stack size"
+    case .coreSize: "Max core file size"
+    case .residentSet: "Max resident set"
+    case .processes: "Max processes"
+    case .openFiles: "Max open files"
+    case .lockedMemory: "Max locked memory"
+    case .addressSpace: "Max address space"
+    case .fileLocks: "Max file locks"
+    case .pendingSignals: "Max pending signals"
+    case .messageQueueBytes: "Max msgqueue size"
+    case .nice: "Max nice priority"
+    case .realTimePriority: "Max realtime priority"
+    case .realTimeTime: "Max realtime timeout"
+    }
+  }
 }
 
 /// A soft and a hard limit; `UInt64.max` is none.
@@ -24,15 +46,24 @@ public struct ResourceLimits: Sendable, Equatable, Codable {
 
   public init(_ limits: [Resource: ResourceLimit] = [:]) { self.limits = limits }
 
-  /// All of them.
+  /// All of them, as /proc/PID/limits has them: prlimit(2) would need CAP_SYS_RESOURCE for another user's
+  /// process, which root in a container often lacks.
   public static func read(pid: pid_t) throws(Failure) -> ResourceLimits {
+    let path = "/proc/\(pid)/limits"
+    return try parse(Files.readText(path), subject: path)
+  }
+
+  static func parse(_ text: String, subject: String = "") throws(Failure) -> ResourceLimits {
     var limits: [Resource: ResourceLimit] = [:]
-    for resource in Resource.allCases {
-      var pair: [UInt64] = [0, 0]
-      try valueOrErrno("read limit \(resource) of process", "\(pid)") {
-        moult_prlimit(pid, resource.rawValue, nil, &pair)
+    for line in text.split(separator: "\n") {
+      guard let resource = Resource.allCases.first(where: { line.hasPrefix($0.title + " ") }) else { continue }
+      let figures = line.dropFirst(resource.title.count).split(separator: " ").prefix(2).compactMap { word in
+        word == "unlimited" ? UInt64.max : UInt64(word)
       }
-      limits[resource] = ResourceLimit(soft: pair[0], hard: pair[1])
+      if figures.count == 2 { limits[resource] = ResourceLimit(soft: figures[0], hard: figures[1]) }
+    }
+    guard limits.count == Resource.allCases.count else {
+      throw Failure(step: "read", subject: subject, reason: "cannot understand it")
     }
     return ResourceLimits(limits)
   }

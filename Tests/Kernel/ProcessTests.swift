@@ -197,7 +197,15 @@ import Testing
     #expect(limits.limits.count == 16)
     let files = try #require(limits.limits[.openFiles])
     #expect(files.soft > 0 && files.soft <= files.hard)
+    #expect(limits.limits[.openFiles]?.soft == softLimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue)))
+    #expect(limits.limits[.coreSize]?.soft == softLimit(__rlimit_resource_t(RLIMIT_CORE.rawValue)))
     try limits.apply(to: getpid())
+  }
+
+  private func softLimit(_ resource: __rlimit_resource_t) -> UInt64 {
+    var limit = rlimit()
+    getrlimit(resource, &limit)
+    return UInt64(limit.rlim_cur)
   }
 
   @Test func ownScheduling() throws {
