@@ -82,6 +82,21 @@ import Testing
     #expect(host.old.parameters["mode"] == "cpr-reboot")
   }
 
+  @Test func aSnapshotTakenMeanwhileSendsTheGuestBack() {
+    let host = ModelHost(Fixture.plan())
+    host.overlay = "/var/lib/vm1/overlay.qcow2"
+    let report = Self.run(host)
+    #expect(report.outcome == .failed && host.old.runs && !host.isAlive(.new) && host.violations == [])
+    #expect(report.failure?.failure.reason?.contains("overlay.qcow2") == true)
+  }
+
+  @Test func anOldQEMUThatSomebodyElseContinuedKeepsTheGuest() {
+    let host = ModelHost(Fixture.plan())
+    host.isMeddledWith = true
+    let report = Self.run(host)
+    #expect(report.outcome == .failed && host.old.runs && host.new?.hasRun == false && host.violations == [])
+  }
+
   static let goldenCalls = [
     "lock",
     "save under-way new=0 resumed=false",
@@ -117,6 +132,8 @@ import Testing
     "old migrate-continue",
     "await new completed",
     "await old completed",
+    "storage old",
+    "freeze old",
     "journal switch done",
     "journal exchange begin",
     "exchange /run/shared/vm1.serial",

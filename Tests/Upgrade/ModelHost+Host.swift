@@ -162,6 +162,24 @@ extension ModelHost: Host {
 
   func isAlive(_ side: Side) -> Bool { side == .old ? old.isAlive : new?.isAlive ?? false }
 
+  func freeze(_ side: Side) throws(Failure) {
+    try call("freeze \(side.rawValue)") { () throws(Failure) in
+      try mustLive(side)
+      isFrozen = true
+    }
+  }
+
+  func thaw(_ side: Side) throws(Failure) { try call("thaw \(side.rawValue)") { () throws(Failure) in isFrozen = false } }
+
+  func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage {
+    try call("storage \(side.rawValue)", waits: true) { () throws(Failure) in
+      try mustLive(side)
+      var storage = plan.observation.live.storage
+      if let overlay { storage.drives[0].file = overlay }
+      return storage
+    }
+  }
+
   func end(_ side: Side) throws(Failure) {
     try call("end \(side.rawValue)", waits: true) { () throws(Failure) in
       if isAlive(side) { die(side) }

@@ -17,6 +17,7 @@ extension ModelHost {
   private func refusal(_ reason: String) -> Failure { Failure(step: "QMP", subject: "model", reason: reason) }
 
   private func obeyOld(_ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    if isFrozen { throw refusal("no answer: it is stopped") }
     switch name {
     case "query-status":
       if old.settling > 0 {
@@ -125,7 +126,8 @@ extension ModelHost {
 
   private func completeOld() {
     old.migration = "completed"
-    settle(.postmigrate)
+    settle(isMeddledWith ? .running : .postmigrate)
+    if isMeddledWith { old.eventTimes["RESUME"] = clock }
   }
 
   func eventTime(_ side: Side, _ name: String) -> Int64? { side == .old ? old.eventTimes[name] : new?.eventTimes[name] }

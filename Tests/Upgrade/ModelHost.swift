@@ -60,6 +60,12 @@ final class ModelHost {
   var streamIsWhole = true
   /// A device that the new QEMU has and the old one has not.
   var differingDevice: String?
+  /// A snapshot of the first disk, taken at another monitor during the upgrade.
+  var overlay: String?
+  /// Another program continues the old QEMU as soon as it can be.
+  var isMeddledWith = false
+  /// The old QEMU was stopped by SIGSTOP: its monitor does not answer.
+  var isFrozen = false
   /// The guest panics in probation.
   var isUnhealthy = false
 

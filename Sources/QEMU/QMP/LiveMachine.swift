@@ -119,6 +119,38 @@ extension LiveMachine {
   }
 }
 
+extension LiveMachine {
+  /// What can change at another monitor while a VM is migrated.
+  public struct Storage: Sendable, Equatable {
+    public var drives: [Drive]
+    public var nodes: [Node]
+
+    /// In what it differs from `other`, in words; empty when they agree.
+    public func differences(from other: Storage) -> [String] {
+      var found: [String] = []
+      let (mine, theirs) = (drives.map(\.comparable), other.drives.map(\.comparable))
+      for drive in mine where !theirs.contains(drive) { found.append("drive here only: \(drive)") }
+      for drive in theirs where !mine.contains(drive) { found.append("drive there only: \(drive)") }
+      let (nodes, others) = (nodes.map(\.comparable).sorted(), other.nodes.map(\.comparable).sorted())
+      for node in nodes where !others.contains(node) { found.append("block node here only: \(node)") }
+      for node in others where !nodes.contains(node) { found.append("block node there only: \(node)") }
+      if nodes.count != others.count, found.isEmpty { found.append("block nodes: \(nodes.count) here, \(others.count) there") }
+      return found
+    }
+  }
+
+  public var storage: Storage { Storage(drives: drives, nodes: nodes) }
+
+  /// Both queries together: one round trip.
+  public static func queryStorage(_ monitor: QMPConnection) throws(Failure) -> Storage {
+    let drives = try monitor.send("query-block")
+    let nodes = try monitor.send("query-named-block-nodes", ["flat": true])
+    return Storage(
+      drives: (try monitor.reply(to: drives, command: "query-block").array ?? []).map(Drive.init),
+      nodes: (try monitor.reply(to: nodes, command: "query-named-block-nodes").array ?? []).map(Node.init))
+  }
+}
+
 extension LiveMachine.Node {
   init(_ node: JSONValue) {
     let given = node["node-name"]?.string
@@ -184,13 +216,7 @@ extension LiveMachine {
     }
     compare("devices without id", anonymousDevices, other.anonymousDevices)
     compare("objects", objects.keys.sorted(), other.objects.keys.sorted())
-    let (mine, theirs) = (drives.map(\.comparable), other.drives.map(\.comparable))
-    for drive in mine where !theirs.contains(drive) { found.append("drive here only: \(drive)") }
-    for drive in theirs where !mine.contains(drive) { found.append("drive there only: \(drive)") }
-    let (nodes, others) = (nodes.map(\.comparable).sorted(), other.nodes.map(\.comparable).sorted())
-    for node in nodes where !others.contains(node) { found.append("block node here only: \(node)") }
-    for node in others where !nodes.contains(node) { found.append("block node there only: \(node)") }
-    if nodes.count != others.count, found.isEmpty { found.append("block nodes: \(nodes.count) here, \(others.count) there") }
+    found += storage.differences(from: other.storage)
     return found
   }
 }

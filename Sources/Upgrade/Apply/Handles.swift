@@ -32,7 +32,8 @@ final class ProcessHandle {
     }
   }
 
-  func kill() throws(Failure) { try pidfd.send(signal: SIGKILL) }
+  func kill() throws(Failure) { try send(signal: SIGKILL) }
+  func send(signal: CInt) throws(Failure) { try pidfd.send(signal: signal) }
   func duplicate(descriptor: CInt) throws(Failure) -> OwnedFD { try pidfd.duplicate(descriptor: descriptor) }
 
   /// Waits for the end of a child of ours that was killed, and collects it.

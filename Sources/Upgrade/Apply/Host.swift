@@ -66,6 +66,12 @@ public protocol Host: AnyObject {
   func settle(_ stages: [Stage]) throws(Failure)
 
   func isAlive(_ side: Side) -> Bool
+  /// Stops every thread of the process (SIGSTOP), its monitors' with them.
+  func freeze(_ side: Side) throws(Failure)
+  /// Lets it go on; nothing if it was not stopped or has ended.
+  func thaw(_ side: Side) throws(Failure)
+  /// The disks and block nodes as they are now.
+  func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage
   /// Kills the process and returns once it is gone; nothing if it is gone already.
   func end(_ side: Side) throws(Failure)
   /// Watches the guest in the new QEMU; fails when it is not healthy.

@@ -79,6 +79,8 @@ public final class LinuxHost: Host {
     for process in [oldProcess, newProcess] {
       if let process { watchExit(of: process) }
     }
+    // The moult that was killed may have stopped it: then its monitor would not answer.
+    try thaw(.old)
     if let oldProcess { oldMonitor = try findMonitor(of: oldProcess, record) }
     if let newProcess { newMonitor = try findMonitor(of: newProcess, record) }
   }
@@ -192,6 +194,8 @@ public final class LinuxHost: Host {
 
   public func live(_ side: Side) throws(Failure) -> LiveMachine { try LiveMachine.query(monitor(side)) }
 
+  public func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage { try LiveMachine.queryStorage(monitor(side)) }
+
   public func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
     try monitor(side).execute(name, arguments)
   }
@@ -276,6 +280,16 @@ public final class LinuxHost: Host {
     case .old: oldProcess.map { !$0.hasExited } ?? false
     case .new: newProcess.map { !$0.hasExited } ?? false
     }
+  }
+
+  public func freeze(_ side: Side) throws(Failure) {
+    try (side == .old ? oldProcess : newProcess)?.send(signal: SIGSTOP)
+  }
+
+  public func thaw(_ side: Side) throws(Failure) {
+    do throws(Failure) {
+      try (side == .old ? oldProcess : newProcess)?.send(signal: SIGCONT)
+    } catch where error.errno == .noSuchProcess {}
   }
 
   public func end(_ side: Side) throws(Failure) {

@@ -21,7 +21,7 @@ extension Executor {
     case .compare: try compare(plan)
     case .migrate: try migrate(plan)
     case .pause: try awaitPause(plan)
-    case .switch: try switchOver()
+    case .switch: try switchOver(plan)
     case .exchange: try exchangeNames()
     case .verify: try verifyNames()
     case .resume: try resume()
@@ -125,7 +125,7 @@ extension Executor {
   }
 
   /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events.
-  private func switchOver() throws(Failure) {
+  private func switchOver(_ plan: UpgradePlan) throws(Failure) {
     _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"])
     do throws(Failure) {
       _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
@@ -137,8 +137,29 @@ extension Executor {
     // Until the old QEMU reports the end it could still fail and run on by itself. Dead, it cannot.
     do {
       _ = try host.awaitMigration(.old, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
+      try mustBeWhatWasObserved(plan)
+      // From here on nobody else can continue it either.
+      try host.freeze(.old)
     } catch {
       if host.isAlive(.old) { throw error }
+    }
+  }
+
+  /// The VM may have other monitors than the one that is held here. A snapshot taken there since the
+  /// observation would be missing from the new QEMU, which writes to the image below it; and a `cont` sent
+  /// there, by a program that will not have its VM stopped, would let two QEMUs run the guest. The block graph
+  /// is looked at last of all, when the old QEMU has given its images up and can change it no more.
+  private func mustBeWhatWasObserved(_ plan: UpgradePlan) throws(Failure) {
+    let changes = try host.storage(.old).differences(from: plan.observation.live.storage)
+    if !changes.isEmpty {
+      throw Failure(
+        step: "switch", subject: plan.vm, reason: "its disks were changed during the upgrade: " + changes.joined(separator: "; "),
+        hint: "a snapshot or another medium, by another monitor: leave the VM alone while it is upgraded")
+    }
+    if let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.old, "RESUME"), resumed >= stopped {
+      throw Failure(
+        step: "switch", subject: plan.vm, reason: "another program continued the old QEMU during the upgrade",
+        hint: "a program at another monitor sends cont when the guest stops: keep it from doing so during the upgrade")
     }
   }
 

@@ -52,7 +52,7 @@ extension Executor {
     insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) }
     if host.isAlive(.new) {
       // Never two: an old QEMU is not continued beside a new one that may yet run.
-      notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then QMP cont to the old one")
+      notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then send SIGCONT and QMP cont to the old one")
       return leave(step, failure)
     }
     let guestRuns = continueOld()
@@ -160,6 +160,7 @@ extension Executor {
     guard host.isAlive(.old) else { return false }
     guard migrationStarted else { return true }
     do {
+      try host.thaw(.old)
       try cancelMigration()
       let status = try settledStatus()
       if status != "running" {
