@@ -17,6 +17,8 @@ extension KeptRuntime {
       try kept.add(observation.binary, from: "/proc/\(pid)/exe")
       var seen: Set<String> = [observation.binary]
       for file in try ProcFS.mappedFiles(of: pid) where file.permissions.contains("x") && file.path.hasPrefix("/") {
+        // Programs are mapped privately. Shared and executable is memory such as `/memfd:tcg-jit`: no file of the runtime.
+        if file.isShared { continue }
         guard seen.insert(file.path).inserted else { continue }
         let source = file.linkPath(pid: pid)
         try kept.add(file.path, from: source)
