@@ -16,8 +16,19 @@ struct OutputOptions: ParsableArguments {
 
 /// Writing to the two outputs: data to standard output, everything else to standard error.
 enum Output {
-  static func data(_ text: String) { write(text + "\n", to: 1) }
-  static func note(_ text: String) { write(text + "\n", to: 2) }
+  static func data(_ text: String) { write(printable(text) + "\n", to: 1) }
+  static func note(_ text: String) { write(printable(text) + "\n", to: 2) }
+
+  /// Names and paths of VMs are anybody's words: no control character of theirs reaches the terminal.
+  static func printable(_ text: String, newlines: Bool = true) -> String {
+    func isControl(_ scalar: Unicode.Scalar) -> Bool {
+      scalar.properties.generalCategory == .control && !(newlines && scalar == "\n")
+    }
+    guard text.unicodeScalars.contains(where: isControl) else { return text }
+    var scalars = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars { scalars.append(isControl(scalar) ? "\u{FFFD}" : scalar) }
+    return String(scalars)
+  }
 
   /// Whether a write would not wait for a reader. Source: poll(2).
   static func takesMore(_ descriptor: CInt) -> Bool {
@@ -70,6 +81,7 @@ enum Output {
   /// Columns as wide as their widest cell.
   static func table(_ rows: [[String]]) -> String {
     var widths: [Int] = []
+    let rows = rows.map { $0.map { printable($0, newlines: false) } }
     for row in rows {
       for (column, cell) in row.enumerated() {
         if column == widths.count { widths.append(0) }
