@@ -21,8 +21,35 @@ extension LinuxHost {
   }
 
   public func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion {
-    do { return try monitor(.new).negotiate(seconds: Self.greetingSeconds) } catch {
+    let version: QEMUVersion
+    do { version = try monitor(.new).negotiate(seconds: Self.greetingSeconds) } catch {
       throw try startFailure(plan, error)
+    }
+    try mustBeConfinedAlike(plan)
+    try mustHaveOpenedTheImages(plan)
+    return version
+  }
+
+  /// A security module gives a label at exec, by its own rules: it must be the one that the VM lives under.
+  private func mustBeConfinedAlike(_ plan: UpgradePlan) throws(Failure) {
+    guard let oldProcess, let newProcess else { return }
+    let (old, new) = (ProcFS.securityLabel(of: oldProcess.pid), ProcFS.securityLabel(of: newProcess.pid))
+    if old == new { return }
+    throw Failure(
+      step: "start the new QEMU", subject: plan.request.binary,
+      reason: "the VM runs under the security label \(old ?? "none"), the new QEMU would run under \(new ?? "none")",
+      hint: "no step of this version carries a label over: let the policy give it to the binary")
+  }
+
+  /// The same names may lead elsewhere by now: a link or a directory that was changed since the observation.
+  private func mustHaveOpenedTheImages(_ plan: UpgradePlan) throws(Failure) {
+    guard let newProcess else { return }
+    let open = Set(try ProcFS.openDescriptors(of: newProcess.pid).map(\.status.identity))
+    for file in plan.observation.files where file.isImage {
+      guard let identity = file.onHost, !open.contains(identity) else { continue }
+      throw Failure(
+        step: "compare the images of", subject: plan.vm, reason: "\(file.path) is not what the new QEMU has opened",
+        hint: "the file or a link to it was replaced during the upgrade")
     }
   }
 
