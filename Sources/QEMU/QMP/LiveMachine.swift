@@ -42,6 +42,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var migrationBlockers: [String]
   public var migrationCapabilities: [String: Bool]
   public var migrationParameters: [String: JSONValue]
+  /// Dirty bitmaps that are in no image: a migration without `dirty-bitmaps` leaves them behind.
+  public var volatileBitmaps: [String] = []
 }
 
 extension LiveMachine {
@@ -79,6 +81,9 @@ extension LiveMachine {
     machineType = Self.typeName(answers[1].string ?? "")
     drives = (answers[2].array ?? []).map(Drive.init)
     nodes = (answers[3].array ?? []).map(Node.init)
+    for bitmap in (answers[3].array ?? []).flatMap({ $0["dirty-bitmaps"]?.array ?? [] }) {
+      if bitmap["persistent"]?.bool == false, let name = bitmap["name"]?.string { volatileBitmaps.append(name) }
+    }
     devices = Self.children(answers[4])
     anonymousDevices = Self.orderedChildren(answers[5]).map(\.type)
     // From 11.0 on monitors are objects, too; they are compared as character devices.

@@ -28,6 +28,11 @@ extension UpgradePlan {
     for reason in live.migrationBlockers {
       block("migration", "QEMU refuses to migrate: \(reason)", "remove the device or setting that it names")
     }
+    for name in Set(live.volatileBitmaps).sorted() {
+      block(
+        "dirty bitmap \(name)", "it is in the running QEMU's memory only: the next incremental backup would miss what it tells",
+        "remove it (QMP: block-dirty-bitmap-remove), or let the backup program make it persistent=on")
+    }
     if live.hasBlockJobs {
       block("block job", "a block job is running", "wait for it to end (QMP: query-block-jobs)")
     }
