@@ -35,7 +35,7 @@ public struct PublicName: Sendable, Equatable {
   public var base: String
   /// What lies there now; nil when nothing does.
   public var present: FileIdentity?
-  /// What QEMU made there, where the kernel can tell (sockets); nil where it cannot.
+  /// What QEMU made there, where it can be told (sockets, the pidfile); nil where it cannot.
   public var owned: FileIdentity?
 
   public init(

@@ -5,7 +5,7 @@ import QEMU
 extension Observer {
   /// The paths that the VM's QEMU made, and what the kernel says lies there.
   static func names(
-    _ description: MachineDescription, absolute: (String) -> String, descriptors: [OpenDescriptor],
+    _ description: MachineDescription, pid: pid_t, absolute: (String) -> String, descriptors: [OpenDescriptor],
     sockets: [UnixSocketEntry]
   ) throws(Failure) -> [PublicName] {
     let own = Set(descriptors.compactMap(\.socketInode))
@@ -21,6 +21,14 @@ extension Observer {
       if kind == .socket, let status {
         // Bound by this QEMU: it owns what is there. Otherwise it owns something else, or nothing.
         owned = listening.contains { $0.isBound(to: status) } ? present : FileIdentity(device: 0, inode: 0)
+      } else if kind == .pidfile, let status {
+        // QEMU keeps it open; one that was written anew still says the pid. Any other is not the VM's: a
+        // relative path may have been resolved to the wrong place.
+        var isOurs = descriptors.contains { $0.status.isSameFile(as: status) }
+        if !isOurs, status.isRegularFile {
+          isOurs = pid_t(try Files.readText(Stage.join(directory, base)).trimmingWhitespace) == pid
+        }
+        owned = isOurs ? present : FileIdentity(device: 0, inode: 0)
       }
       names.append(PublicName(kind: kind, path: path, directory: directory, base: base, present: present, owned: owned))
     }

@@ -46,7 +46,7 @@ public enum Observer {
       description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
     let live = try LiveMachine.query(monitor)
 
-    let names = try names(description, absolute: absolute, descriptors: descriptors, sockets: sockets)
+    let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
     let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
     let memory = try memory(description, pid: pid, absolute: absolute, descriptors: descriptors)
     let mounts = try MountInfo.ofSelf()
