@@ -64,7 +64,12 @@ enum LaunchPlan {
       case .shared:
         // Beneath the stage lies the public directory itself: what the new QEMU sees once the stage is detached.
         operations.append(.bind(source: stage.directory, target: stage.directory, recursive: true))
-        operations += cover(stage)
+        operations.append(.bind(source: stage.path, target: stage.directory, recursive: true))
+        // On top, not into the stage: what is mounted in the tree is not seen through the host's path to it.
+        for name in stage.carried {
+          let path = Stage.join(stage.directory, name)
+          operations.append(.bind(source: path, target: path, recursive: true))
+        }
       }
     }
     return .tree(root, devices: devices, files: operations)
