@@ -7,6 +7,8 @@ import Sandbox
 public enum Observer {
   /// Seconds that a monitor may take to greet. A healthy one takes a millisecond.
   static let greetingSeconds = 3.0
+  /// Seconds that another client of the monitor may take to go.
+  static let clientSeconds = 1.0
 
   /// - Returns: the observation, and the QMP connection it was made over: kept for the upgrade, because a
   ///   monitor serves one client at a time.
@@ -134,7 +136,14 @@ public enum Observer {
     for path in paths {
       // A monitor that has a client accepts no other: asking the kernel is quicker than waiting for a greeting.
       let own = Set(descriptors.compactMap(\.socketInode))
-      if let entry = established(at: path, sockets: sockets, own: own).first {
+      var clients = established(at: path, sockets: sockets, own: own)
+      // One that only asks something is gone in a moment.
+      let deadline = Instant.now().adding(seconds: clientSeconds)
+      while !clients.isEmpty, Instant.now() < deadline {
+        usleep(10_000)
+        clients = established(at: path, sockets: try UnixSocketTable.read(networkOf: pid), own: own)
+      }
+      if let entry = clients.first {
         let holder = entry.peerInode.flatMap { Self.holder(ofSocket: $0) }
         last = Failure(
           step: "reach the VM", subject: path, reason: "its QMP monitor is held by \(holder ?? "another client")",
