@@ -51,8 +51,9 @@ extension Session {
         hint: "start the VM anew; moult commit \(record.vm) clears what the upgrade left")
     }
     let observed = try observe(String(new.process.pid))
-    let request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept,
+    var request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept,
       keptDirectories: try record.kept?.changedDirectories() ?? [])
+    request.takesBack = true
     return (observed, try plan(observed, request))
   }
 

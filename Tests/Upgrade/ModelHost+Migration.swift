@@ -35,9 +35,12 @@ extension ModelHost {
     case "migrate_cancel":
       guard Self.underWay.contains(old.migration) else { break }
       old.migration = "cancelled"
-      settle(.running)
+      settle(wasStopped ? .paused : .running)
       // The new QEMU sees the end of an unfinished stream.
       if new?.migration == "active" { new?.isAlive = false }
+    case "stop":
+      old.runState = .paused
+      wasStopped = true
     case "cont":
       // What QEMU answers between the end of a migration and its new run state.
       if old.settling > 0 { throw refusal("Migration is not finalized yet") }

@@ -179,7 +179,7 @@ final class ModelHost {
       new?.isAlive = false
       if old.isAlive, Self.underWay.contains(old.migration) {
         old.migration = "failed"
-        settle(.running)
+        settle(wasStopped ? .paused : .running)
       }
     case .old:
       old.isAlive = false
@@ -191,6 +191,8 @@ final class ModelHost {
   static let underWay: Set<String> = ["setup", "active", "pre-switchover", "device"]
 
   /// The old QEMU's run state follows the migration's end a moment later.
+  /// The guest was stopped before the migration began.
+  var wasStopped = false
   func settle(_ state: Twin.RunState) {
     old.runState = state
     // It shows `finish-migrate` for a while, though its vCPUs may run already.

@@ -90,6 +90,7 @@ extension Executor {
     if let credentials = record.settings.parameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
     if let mode = record.settings.parameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
+    if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     try host.startMigration()
     _ = try host.awaitMigration(
       .old, states: ["active", "pre-switchover"], seconds: Self.switchSeconds, peerMustLive: true)

@@ -2,13 +2,17 @@ import QEMU
 
 /// Reasons not to upgrade, from what was observed. Each says what the user can do.
 extension UpgradePlan {
-  static func stateBlockers(_ live: LiveMachine) -> [Blocker] {
+  /// Run states that a migration carries over and that `cont` ends: no reason to bar the way back.
+  static let resumable: Set<String> = ["paused", "guest-panicked", "io-error", "watchdog"]
+
+  static func stateBlockers(_ live: LiveMachine, takesBack: Bool) -> [Blocker] {
     var blockers: [Blocker] = []
     func block(_ what: String, _ reason: String, _ wayOut: String) {
       blockers.append(Blocker(option: what, reason: reason, wayOut: wayOut))
     }
     switch live.status {
     case "running": break
+    case _ where takesBack && resumable.contains(live.status): break
     case "paused", "suspended":
       block("run state", "the VM is \(live.status)", "resume it first (QMP: cont, system_wakeup), or leave it until it runs")
     case "postmigrate":

@@ -15,17 +15,20 @@ extension UpgradePlan {
     let description = observation.description
     var blockers = description.blockers
     let live = observation.live
-    blockers += Self.stateBlockers(live)
+    blockers += Self.stateBlockers(live, takesBack: request.takesBack)
     blockers += Self.driftBlockers(observation)
     blockers += Self.fileBlockers(observation)
     blockers += Self.nameBlockers(observation)
     blockers += Self.hostBlockers(observation)
     blockers += Self.versionBlockers(observation, target)
     let ramBytes = description.ramSize
-    let (memory, memoryBlockers) = MemoryDecision.decide(
+    var (memory, memoryBlockers) = MemoryDecision.decide(
       asked: request.memory, memory: observation.memory, ramBytes: ramBytes, sender: observation.version,
       room: observation.room)
     blockers += memoryBlockers
+    memory.stopsGuest =
+      memory.strategy == .copy && !observation.usesKVM && observation.version < MemoryDecision.tracksEmulatedWrites
+      && ramBytes % MemoryDecision.untrackedMultiple == 0
     // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
     let needed = observation.files.flatMap { [$0.path, $0.realPath] }
@@ -35,7 +38,7 @@ extension UpgradePlan {
       key: Self.key(name: description.name, monitor: observation.monitor), observation: observation,
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
-      warnings: description.warnings + Self.warnings(observation, target), blockers: blockers)
+      warnings: description.warnings + Self.warnings(observation, memory, target), blockers: blockers)
   }
 
   /// A VM's name in moult's state directory: readable, and unique by the monitor's public path, which
@@ -65,7 +68,7 @@ extension UpgradePlan {
       PlannedStep(name: .stage, why: places.isEmpty ? "no public names" : places),
       PlannedStep(name: .launch, why: "\(request.binary)\(request.root.map { " in \($0)" } ?? ""), waiting, in private namespaces"),
       PlannedStep(name: .compare, why: "both must have made the same machine of the same command line"),
-      PlannedStep(name: .migrate, why: "over a unix socket pair; memory: \(memory.strategy.rawValue)"),
+      PlannedStep(name: .migrate, why: "over a unix socket pair; memory: \(memory.strategy.rawValue)\(memory.stopsGuest ? ", the guest stopped before" : "")"),
       PlannedStep(name: .pause, why: "the guest stops; the last point to cancel"),
       PlannedStep(name: .switch, why: "device state moves"),
       PlannedStep(name: .exchange, why: stages.flatMap(\.exchanges).count == 1 ? "all names in one renameat2" : "\(stages.flatMap(\.exchanges).count) names by renameat2"),
@@ -93,8 +96,14 @@ extension UpgradePlan {
     }
   }
 
-  private static func warnings(_ observation: Observation, _ target: TargetFacts?) -> [String] {
+  private static func warnings(
+    _ observation: Observation, _ memory: MemoryDecision, _ target: TargetFacts?
+  ) -> [String] {
     var warnings: [String] = []
+    if memory.stopsGuest {
+      warnings.append(
+        "the guest stands still while its RAM is copied: QEMU \(observation.version) without KVM loses what a running guest writes meanwhile")
+    }
     for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
       warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")
     }

@@ -17,6 +17,8 @@ public struct UpgradeRequest: Sendable, Equatable {
   public var kept: KeptRuntime?
   /// Directories in which kept files are no longer what lies there.
   public var keptDirectories: [String]
+  /// The way back of a held upgrade: open to a guest that is not well, too.
+  public var takesBack = false
 
   public init(
     binary: String, root: String? = nil, memory: MemoryStrategy = .auto, hold: Bool = false,
@@ -61,6 +63,8 @@ public struct MemoryDecision: Sendable, Equatable, Codable {
   public var against: [String: String]
   /// What the upgrade takes on top of the running VM at most, bytes, QEMU's own included.
   public var extraBytes: UInt64
+  /// The guest stands still while its RAM is copied: the running QEMU would miss what it writes meanwhile.
+  public var stopsGuest = false
 }
 
 /// How one binding gets to the new QEMU.
