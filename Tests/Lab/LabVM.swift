@@ -140,7 +140,12 @@ public final class LabVM: Sendable {
       symlink("real", configuration.home + "/link")
     }
     if let disk = configuration.disk {
-      try succeed(["qemu-img", "create", "-q", "-f", disk, configuration.diskImage, "16M"])
+      var create = ["qemu-img", "create", "-q", "-f", disk]
+      if configuration.diskIsBacked {
+        try succeed(["qemu-img", "create", "-q", "-f", disk, configuration.backingImage, "16M"])
+        create += ["-b", configuration.backingImage, "-F", disk]
+      }
+      try succeed(create + [configuration.diskImage, "16M"])
     }
     if configuration.guest == .bootSector {
       try FileManager.default.copyItem(

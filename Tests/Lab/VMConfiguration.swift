@@ -21,7 +21,12 @@ public struct VMConfiguration: Sendable {
     case separateFilesystems
     /// In an exclusive directory that argv knows by a symbolic link.
     case symlinked
+    /// In this directory, made for them, spelled as it is.
+    case at(String)
   }
+
+  /// How argv says what the disk is.
+  public enum DiskSyntax: Sendable { case drive, blockdev }
 
   public enum Accelerator: String, Sendable { case tcg, kvm }
 
@@ -40,15 +45,30 @@ public struct VMConfiguration: Sendable {
   public var accelerator = Accelerator.tcg
   public var guest = Guest.linux
   public var mebibytes = 256
+  /// RAM as users have it: see `size` for what that does to emulating QEMUs before 9.0.
+  public var hasWholeMebibytes = false
   public var memory = Memory.anonymous
   public var layout = Layout.exclusive
   /// A virtio disk of 16 MiB on which the guest counts: its format, or nil for none.
   public var disk: String?
+  public var diskSyntax = DiskSyntax.drive
+  /// The disk is an overlay over another image that holds nothing yet.
+  public var diskIsBacked = false
+  /// The disk lies where the QMP socket is.
+  public var diskIsBesideSockets = false
+  /// Where the pidfile lies, if not beside the QMP socket.
+  public var pidfileDirectory: String?
+  /// The root tree it runs in, if not the version's own.
+  public var tree: String?
+  /// The binary, if not the version's own.
+  public var binary: String?
   /// More words for the guest's kernel command line: `fill=100`, `tick=5`.
   public var words: [String] = []
   public var daemonize = false
   /// uid and gid, both this number, that QEMU runs as; nil for this process's own.
   public var user: uid_t?
+  /// Its supplementary groups, when it runs on the host's own root.
+  public var groups: [gid_t] = []
   /// Keep all that the guest says in a file too (`logfile=`, appended to), whether or not anybody is connected.
   public var serialLog = false
   public var extraArguments: [String] = []
@@ -72,16 +92,18 @@ public struct VMConfiguration: Sendable {
     case .shared(let directory): directory + "/" + self.name + "-" + name
     case .separateFilesystems: (name == "serial.sock" ? shm : home + "/vm") + "/" + name
     case .symlinked: home + "/link/" + name
+    case .at(let directory): directory + "/" + name
     }
   }
   public var qmpSocket: String { path("qmp.sock") }
   public var serialSocket: String { path("serial.sock") }
-  public var pidfile: String { path("qemu.pid") }
+  public var pidfile: String { pidfileDirectory.map { $0 + "/qemu.pid" } ?? path("qemu.pid") }
   public var log: String { home + "/qemu.log" }
   public var serialLogFile: String { home + "/serial.log" }
-  public var diskImage: String { home + "/disk.img" }
   var kernel: String { user == nil ? Lab.paths.kernel : home + "/vmlinuz" }
   var initrd: String { user == nil ? Lab.paths.initrd : home + "/initrd" }
+  public var diskImage: String { diskIsBesideSockets ? path("disk.img") : home + "/disk.img" }
+  public var backingImage: String { home + "/backing.img" }
   public var memoryFile: String? {
     if case .file(let path, _) = memory { path ?? shm + ".ram" } else { nil }
   }
@@ -93,11 +115,12 @@ public struct VMConfiguration: Sendable {
     case .shared(let directory): [home, directory]
     case .separateFilesystems: [home, home + "/vm", shm]
     case .symlinked: [home, home + "/real"]
+    case .at(let directory): [home, directory]
     }
   }
   /// What is the VM's alone and goes with it.
   var belongings: [String] {
-    var paths = [home, shm, qmpSocket, serialSocket, pidfile]
+    var paths = [home, shm, qmpSocket, serialSocket, pidfile, diskImage]
     if let memoryFile { paths.append(memoryFile) }
     return paths
   }
@@ -107,11 +130,11 @@ public struct VMConfiguration: Sendable {
   /// Before 9.0 an emulating QEMU that copies the RAM of a running guest loses writes: where a block of
   /// RAM is a multiple of 256 KiB it forgets to tell the TLB which pages it has just called clean
   /// (QEMU commit 03bfc2188f). Odd sizes take the path that does. KVM never had that fault.
-  private var size: String { accelerator == .tcg ? "\(mebibytes * 1024 + 8)K" : "\(mebibytes)M" }
+  private var size: String { accelerator == .tcg && !hasWholeMebibytes ? "\(mebibytes * 1024 + 8)K" : "\(mebibytes)M" }
 
   /// QEMU's argv.
   public func arguments() throws -> [String] {
-    var argv = [version.binary, "-name", name]
+    var argv = [binary ?? version.binary, "-name", name]
     var machine = machine
     switch memory {
     case .anonymous: break
@@ -135,7 +158,14 @@ public struct VMConfiguration: Sendable {
     case .bootSector:
       argv += ["-drive", "file=\(home)/boot-sector,format=raw,if=ide"]
     }
-    if let disk { argv += ["-drive", "file=\(diskImage),format=\(disk),if=virtio"] }
+    if let disk {
+      switch diskSyntax {
+      case .drive: argv += ["-drive", "file=\(diskImage),format=\(disk),if=virtio"]
+      case .blockdev:
+        argv += ["-blockdev", "driver=\(disk),node-name=disk0,file.driver=file,file.filename=\(diskImage)"]
+        argv += ["-device", "virtio-blk-pci,drive=disk0"]
+      }
+    }
     let logging = serialLog ? ",logfile=\(serialLogFile),logappend=on" : ""
     argv += ["-chardev", "socket,id=serial0,path=\(serialSocket),server=on,wait=off\(logging)"]
     argv += ["-serial", "chardev:serial0"]
@@ -148,9 +178,10 @@ public struct VMConfiguration: Sendable {
   public func command() throws -> [String] {
     let argv = try arguments()
     let launcher = ["env", "--chdir", home] + launcher
-    guard let root = version.root else {
+    guard let root = tree ?? (binary == nil ? version.root : nil) else {
       let user = user.map {
-        ["setpriv", "--reuid", "\($0)", "--regid", "\($0)", "--clear-groups", "--inh-caps=-all"]
+        ["setpriv", "--reuid", "\($0)", "--regid", "\($0)", "--inh-caps=-all"]
+          + (groups.isEmpty ? ["--clear-groups"] : ["--groups", groups.map { "\($0)" }.joined(separator: ",")])
       }
       return launcher + (user ?? []) + argv
     }
