@@ -1,5 +1,3 @@
-public import FoundationEssentials
-
 /// A JSON value, as QMP speaks it.
 public indirect enum JSONValue: Sendable, Equatable {
   case null
@@ -24,6 +22,7 @@ extension JSONValue {
   public var object: [String: JSONValue]? { if case .object(let value) = self { value } else { nil } }
 }
 
+/// As a member of records. QMP itself is read and printed by hand.
 extension JSONValue: Codable {
   public init(from decoder: any Decoder) throws {
     // Objects and strings are what QMP mostly sends: tried first, since a failed try costs.
@@ -97,19 +96,5 @@ extension JSONValue: ExpressibleByStringLiteral, ExpressibleByBooleanLiteral, Ex
   public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
   public init(dictionaryLiteral elements: (String, JSONValue)...) {
     self = .object(Dictionary(elements) { _, last in last })
-  }
-}
-
-extension JSONValue {
-  /// Parses one JSON text. Throws `DecodingError` when it is none.
-  public init(parsing bytes: some Collection<UInt8>) throws {
-    self = try JSONDecoder().decode(JSONValue.self, from: Data(bytes))
-  }
-
-  /// The value as one line of JSON, keys sorted so that equal values print alike.
-  public func text() throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    return String(decoding: try encoder.encode(self), as: UTF8.self)
   }
 }

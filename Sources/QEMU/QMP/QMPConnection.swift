@@ -1,4 +1,3 @@
-import FoundationEssentials
 import Glibc
 public import Kernel
 import SystemPackage
@@ -93,10 +92,7 @@ public final class QMPConnection {
     nextIdentifier += 1
     var message: [String: JSONValue] = ["execute": .string(command), "id": .integer(identifier)]
     if let arguments { message["arguments"] = arguments }
-    let text: String
-    do { text = try JSONValue.object(message).text() } catch {
-      throw Failure(step: "QMP \(command) to", subject: subject, reason: "cannot be written as JSON: \(error)")
-    }
+    let text = JSONValue.object(message).text()
     do {
       try UnixMessage.send(Array(text.utf8) + [UInt8(ascii: "\n")], descriptor: descriptor, to: socket.raw)
     } catch {
