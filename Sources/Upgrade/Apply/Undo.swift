@@ -41,6 +41,11 @@ extension Executor {
     // A `cont` whose answer was lost may have been carried out: then the guest has run, and the old
     // QEMU must stay where it is. Killing the new one is safe only if it is known to be waiting.
     if step == .resume, let state = resumedState() { return afterLostAnswer(state, step, failure) }
+    // From the exchange on, clients reach the new QEMU's monitor: one may have told it to run.
+    if step == .exchange || step == .verify, let state = resumedState(), state != "unknown" {
+      makeNamesPublic()
+      return afterLostAnswer(state, step, failure)
+    }
 
     // The old QEMU died after it had handed the guest over: the new one is all there is, so forward.
     if !host.isAlive(.old), host.isAlive(.new), newHasGuest(step) { return goForward(step, failure) }
@@ -134,8 +139,10 @@ extension Executor {
     return report(.needsPerson, failure: (step, failure))
   }
 
-  func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
-    notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one (\(failure))")
+  /// Lets every public name lead to the new QEMU.
+  /// - Returns: whether all do.
+  @discardableResult
+  private func makeNamesPublic() -> Bool {
     var arePublic = true
     for exchange in record.stages.flatMap(\.exchanges) {
       let isPublic = insist("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
@@ -143,6 +150,12 @@ extension Executor {
       }
       arePublic = arePublic && isPublic
     }
+    return arePublic
+  }
+
+  func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
+    notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one (\(failure))")
+    let arePublic = makeNamesPublic()
     do { try resume() } catch {
       guard let state = resumedState() else {
         notes.append("the guest could not be resumed in the new QEMU, which holds it: \(error)")
