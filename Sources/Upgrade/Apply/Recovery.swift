@@ -35,15 +35,8 @@ extension Executor {
   /// The guest runs in the new QEMU: what is left of the upgrade is done.
   private func finish(_ interrupted: Failure) -> UpgradeReport {
     record.hasResumed = true
-    var arePublic = true
-    for exchange in record.stages.flatMap(\.exchanges) {
-      let isPublic = insist("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
-        if try !self.host.isExchanged(exchange) { try self.host.exchange(exchange) }
-      }
-      arePublic = arePublic && isPublic
-    }
     // A stage that may hold the new QEMU's names must stay.
-    guard arePublic else { return report(.needsPerson, failure: (.resume, interrupted)) }
+    guard makeNamesPublic() else { return report(.needsPerson, failure: (.resume, interrupted)) }
     do {
       try retire()
       if !record.holds { try commit() }

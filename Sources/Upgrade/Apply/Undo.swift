@@ -142,7 +142,7 @@ extension Executor {
   /// Lets every public name lead to the new QEMU.
   /// - Returns: whether all do.
   @discardableResult
-  private func makeNamesPublic() -> Bool {
+  func makeNamesPublic() -> Bool {
     var arePublic = true
     for exchange in record.stages.flatMap(\.exchanges) {
       let isPublic = insist("make \(exchange.published) lead to the new QEMU") { () throws(Failure) in
