@@ -68,6 +68,11 @@ extension UpgradePlan {
       drift("image \(path)", "the command line names it but the VM does not use it: ejected, unplugged or committed", restart)
     }
 
+    // A node with a name was given it by argv, or over QMP since; nodes that QEMU names itself (`#block1`) belong to either.
+    for name in Set(live.nodes.compactMap(\.name)).sorted() where !observation.arguments.contains(where: { $0.contains(name) }) {
+      drift("block node \(name)", "it was added after the start", restart)
+    }
+
     // Devices, objects, chardevs by id; devices without one by number.
     for (what, said, is_) in [
       ("device", Set(description.deviceIDs), Set(live.devices.keys)),
@@ -75,6 +80,11 @@ extension UpgradePlan {
     ] {
       for id in is_.subtracting(said).sorted() { drift("\(what) \(id)", "it was plugged in after the start", restart) }
       for id in said.subtracting(is_).sorted() { drift("\(what) \(id)", "it was removed after the start", restart) }
+    }
+    for (id, type) in live.objects.sorted(by: { $0.key < $1.key }) where !description.objectIDs.contains(id) && live.iothreads[id] == nil {
+      // The RAM that -m makes is an object of the machine's own: `pc.ram`.
+      if type.hasPrefix("memory-backend"), id.hasSuffix(".ram") { continue }
+      drift("object \(id)", "it was added after the start", restart)
     }
     for id in Set(description.objectIDs).subtracting(live.objects.keys).sorted() {
       drift("object \(id)", "it was removed after the start", restart)
