@@ -36,6 +36,11 @@ final class ProcessHandle {
   func send(signal: CInt) throws(Failure) { try pidfd.send(signal: signal) }
   func duplicate(descriptor: CInt) throws(Failure) -> OwnedFD { try pidfd.duplicate(descriptor: descriptor) }
 
+  /// Whether it ends within so long.
+  func exits(withinMilliseconds milliseconds: Int32) -> Bool {
+    do { return try pidfd.waitForExit(timeoutMilliseconds: milliseconds) } catch { return hasExited }
+  }
+
   /// Waits for the end of a child of ours that was killed, and collects it.
   func waitForExit() throws(Failure) {
     _ = try pidfd.waitForExit(timeoutMilliseconds: 10_000)

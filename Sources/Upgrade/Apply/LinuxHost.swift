@@ -277,9 +277,15 @@ public final class LinuxHost: Host {
 
   public func isAlive(_ side: Side) -> Bool {
     switch side {
-    case .old: oldProcess.map { !$0.hasExited } ?? false
-    case .new: newProcess.map { !$0.hasExited } ?? false
+    case .old: isAlive(oldProcess, oldMonitor)
+    case .new: isAlive(newProcess, newMonitor)
     }
+  }
+
+  /// A QEMU that ends closes its monitor first: its process is given a moment to be gone, too.
+  private func isAlive(_ process: ProcessHandle?, _ monitor: QMPConnection?) -> Bool {
+    guard let process, !process.hasExited else { return false }
+    return monitor?.isClosed != true || !process.exits(withinMilliseconds: 2000)
   }
 
   public func freeze(_ side: Side) throws(Failure) {
