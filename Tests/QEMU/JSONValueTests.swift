@@ -10,7 +10,7 @@ import Testing
     (#""\u00e9 \ud83d\ude00 \ud83d x \udc00""#, .string("é 😀 \u{fffd} x \u{fffd}")), ("\"é😀\"", .string("é😀")),
     (
       #"{"timestamp": {"seconds": 1795262170, "microseconds": 12}, "event": "STOP", "data": [1, {"a": false}]}"# + "\r",
-      ["timestamp": ["seconds": 1795262170, "microseconds": 12], "event": "STOP", "data": [1, ["a": false]]]
+      ["timestamp": ["seconds": 1795262170, "microseconds": 12], "event": "STOP", "data": [1, ["a": false]]] as JSONValue
     ),
   ])
   func `reads`(_ text: String, _ value: JSONValue) throws {
