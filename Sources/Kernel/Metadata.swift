@@ -32,6 +32,11 @@ public enum Metadata {
     try copy(from: from.raw, to: to.raw, subject: target)
   }
 
+  /// Makes a user the owner of what a descriptor (O_PATH, too) refers to; its group and mode stay.
+  public static func give(_ target: CInt, to user: UInt32, subject: String) throws(Failure) {
+    try valueOrErrno("set owner of", subject) { chown("/proc/self/fd/\(target)", user, gid_t.max) }
+  }
+
   /// The names of a file's extended attributes; none where the filesystem has no such thing.
   static func attributeNames(_ path: String, _ subject: String) throws(Failure) -> [String] {
     var room = 1024

@@ -6,7 +6,7 @@ import Testing
 extension EndToEnd {
   /// The new process is to the kernel what the old one was.
   @Suite struct Twins {
-    @Test(.disabled("the launcher's script ends before QEMU: to be found out"))
+    @Test
     func `user, groups, cgroups, processors, priorities, limits, environment, streams`() throws {
       let cgroups = ["memory", "cpu", "unified"].map { "/sys/fs/cgroup/\($0)" }.filter { access($0 + "/cgroup.procs", W_OK) == 0 }
         .map { $0 + "/moult-lab-e2e-twin" }
@@ -18,12 +18,12 @@ extension EndToEnd {
           $0.user = 65534
           $0.groups = [4, 24]
           $0.extraArguments = ["-smp", "2", "-object", "iothread,id=io0", "-serial", "file:second.log"]
-          $0.words = ["console=ttyS1", "console=ttyS0", "loglevel=7"]
           let script = """
             set -eu
             for group in \(cgroups.joined(separator: " ")); do echo $$ >$group/cgroup.procs; done
             echo before
-            ulimit -n 777; ulimit -c 0; ulimit -Hn 2777
+            ulimit -n 2777 # soft and hard: from 8.2 on QEMU raises the soft one itself
+            ulimit -c 0
             umask 027
             export E2E_MARK='a b=c' PATH
             exec nice -n 5 choom -n 123 -- "$@"
@@ -45,8 +45,10 @@ extension EndToEnd {
         let identity = old.identity
         let threadFacts = (threads + [io]).map(old.thread)
         let log = configuration.home + "/second.log"
+        let handle = try #require(FileHandle(forWritingAtPath: log))
+        handle.seekToEndOfFile()
+        handle.write(Data("what was there before\n".utf8))
         let written = try #require(FileManager.default.contents(atPath: log))
-        #expect(String(decoding: written, as: UTF8.self).contains("Linux version"))
         for (to, options) in [(QEMUVersion.v10_0, ["--hold"]), (.v7_2, [])] {
           if options.isEmpty { try vm.mustRollBack(to: to) } else { try vm.mustUpgrade(to: to, options, outcome: "held") }
           let new = ProcessFacts(try vm.pid())
@@ -79,7 +81,7 @@ extension EndToEnd {
       }
     }
 
-    @Test(.disabled("reading the limits of a process of another user takes CAP_SYS_RESOURCE"))
+    @Test
     func `a QEMU that has dropped root by itself`() throws {
       try leavingNothing {
         let vm = try LabVM(VMConfiguration("e2e-runas") { $0.memory = .file(); $0.extraArguments = ["-runas", "nobody"] })

@@ -42,8 +42,13 @@ extension LinuxHost {
       }
     }
     let directory = try Files.openDirectory(stage.directory)
-    // Last: from here on QEMU's user, who may be anybody, can write to it.
+    // Last: from here on QEMU's user, who may be anybody, can write to it, though perhaps not to the public
+    // directory: a QEMU that dropped root (-runas) made its names before.
     try Metadata.copy(from: directory.raw, to: open.stage.raw, subject: stage.path)
+    if let oldProcess {
+      let user = try ProcessStatus.read(pid: oldProcess.pid).credentials.user.effective
+      try Metadata.give(open.stage.raw, to: user, subject: stage.path)
+    }
     if stage.kind == .exclusive { staged[stage.path] = try Files.status(of: open.stage.raw).identity }
   }
 
@@ -52,6 +57,8 @@ extension LinuxHost {
     let own = Set(try ProcFS.openDescriptors(of: newProcess.pid).compactMap(\.socketInode))
     let listening = try UnixSocketTable.read(networkOf: newProcess.pid).filter { $0.state == .listening && own.contains($0.inode) }
     let directory = try Files.openDirectory(stage.directory)
+    // The stage becomes the public directory, or goes: its maker has no more business in it.
+    try Metadata.copy(from: directory.raw, to: open.stage.raw, subject: stage.path)
     for name in stage.names {
       let published = Stage.join(stage.directory, name)
       let made: OwnedFD

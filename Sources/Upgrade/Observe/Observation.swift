@@ -168,4 +168,6 @@ public struct Observation: Sendable {
   public var supervisor: String?
   /// Namespaces of the running QEMU that differ from moult's own and that the new one would not be in.
   public var foreignNamespaces: [String] = []
+  /// It lives in a root that no new QEMU could be started in.
+  public var isInUnknownRoot = false
 }

@@ -76,6 +76,10 @@ extension Observer {
     for node in live.nodes where ["file", "host_device"].contains(node.driver) && !node.file.hasPrefix("json:") {
       try add(node.file, isImage: true, mayBeMissing: false)
     }
+    // What chardevs write to: in a root tree it would otherwise be made anew, and lost.
+    for binding in description.bindings where binding.kind == .file && binding.handover != .refuse {
+      try add(binding.address, isImage: false, mayBeMissing: true)
+    }
     for file in description.files where file.use != .image {
       try add(file.path, isImage: false, mayBeMissing: file.isSearched || file.use == .log)
     }
@@ -86,6 +90,7 @@ extension Observer {
   static func memory(
     _ description: MachineDescription, pid: pid_t, absolute: (String) -> String, descriptors: [OpenDescriptor]
   ) throws(Failure) -> [ObservedMemory] {
+    let credentials = try ProcessStatus.read(pid: pid).credentials
     var mapped: [FileIdentity: UInt64] = [:]
     for region in try ProcFS.mappedFiles(of: pid) where region.isShared && region.permissions.contains("w") {
       mapped[FileIdentity(device: region.device, inode: region.inode), default: 0] += region.size
@@ -116,7 +121,9 @@ extension Observer {
           candidates.removeAll { !$0.target.hasPrefix("/memfd:") && !$0.target.hasPrefix("/dev/shm/") }
         }
         let files = Set(candidates.map(\.status.identity))
-        if files.count == 1, let found = candidates.first {
+        if files.count == 1, let found = candidates.first, !found.status.isOpenable(by: credentials) {
+          observed.whyPrivate = "its file was opened before QEMU dropped root (-runas), and the new one starts without"
+        } else if files.count == 1, let found = candidates.first {
           observed.descriptor = found.number
           claimed.insert(found.status.identity)
         } else {
@@ -187,9 +194,23 @@ extension Files {
 
   /// The same for a path as a process with a root or mount namespace of its own sees it.
   static func statusIfPresent(_ path: String, inRootOf pid: pid_t) throws(Failure) -> FileStatus? {
-    do { return try Namespaces.within(pid, [.mount]) { () throws(Failure) in try status(path) } } catch {
+    // Its root directory, not its namespace's: it may have changed root within that.
+    do throws(Failure) {
+      let file = try OwnedFD.resolving(path, inRoot: "/proc/\(pid)/root")
+      return try status(of: file.raw)
+    } catch {
       if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
       throw error
     }
+  }
+}
+
+extension FileStatus {
+  /// Whether a process with these credentials may open the file for reading and writing, by its mode alone.
+  func isOpenable(by credentials: Credentials) -> Bool {
+    if credentials.user.effective == 0 { return true }
+    if credentials.user.effective == owner { return mode & 0o600 == 0o600 }
+    if credentials.group.effective == group || credentials.supplementaryGroups.contains(group) { return mode & 0o060 == 0o060 }
+    return mode & 0o006 == 0o006
   }
 }

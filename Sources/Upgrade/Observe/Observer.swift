@@ -27,6 +27,11 @@ public enum Observer {
     let known = Set(sockets.map(\.inode))
     sockets += try UnixSocketTable.read().filter { !known.contains($0.inode) }
 
+    if status.state == "T" || status.state == "t" {
+      throw Failure(
+        step: "reach the VM", subject: description.name ?? "pid \(pid)", reason: "its QEMU is stopped (SIGSTOP, or by a debugger)",
+        hint: "kill -CONT \(pid) lets it go on")
+    }
     guard let first = description.qmpSockets.first else {
       throw Failure(
         step: "reach the VM", subject: description.name ?? "pid \(pid)", reason: "it has no QMP monitor on a unix socket",
@@ -78,7 +83,7 @@ public enum Observer {
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
       clients: clients(descriptors, sockets: sockets, names: names),
       supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }),
-      foreignNamespaces: try foreignNamespaces(of: pid))
+      foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
     return (observation, monitor)
   }
 
@@ -109,15 +114,28 @@ public enum Observer {
     return (executable.path, !(named?.isSameFile(as: running) ?? false))
   }
 
-  /// The root tree that the process lives in: the source of the overlay that moult mounted for it. (Its layers
-  /// are descriptors of the moult that did.)
+  /// The root tree that the process lives in: the source of the overlay that moult mounted for it (its layers
+  /// are descriptors of the moult that did), or the lowest layer of an overlay of somebody else's.
+  /// Nil for the host's own root, and for one that cannot be told.
   static func root(of pid: pid_t) throws(Failure) -> String? {
     let theirs = try Files.status("/proc/\(pid)/root/")
     if theirs.isSameFile(as: try Files.status("/")) { return nil }
-    guard let mount = MountInfo.containing("/", in: try MountInfo.read(pid: pid)), mount.filesystem == "overlay",
-      mount.source.hasPrefix("/")
+    let (theirNamespace, ours) = (try ProcFS.namespace("mnt", of: pid), try ProcFS.namespace("mnt", of: getpid()))
+    if theirNamespace == ours { return nil }
+    guard let mount = MountInfo.containing("/", in: try MountInfo.read(pid: pid)), mount.filesystem == "overlay" else { return nil }
+    if mount.source.hasPrefix("/") { return mount.source }
+    let layers = mount.superOptions.first { $0.hasPrefix("lowerdir=") }?.dropFirst("lowerdir=".count).split(separator: ":")
+    guard let lowest = layers?.last.map(String.init), lowest.hasPrefix("/"), !lowest.hasPrefix("/proc/"),
+      let tree = try Files.statusIfPresent(lowest), tree.isDirectory
     else { return nil }
-    return mount.source
+    return lowest
+  }
+
+  /// The process has a root directory that is neither the host's nor a tree that a new QEMU could be started in.
+  private static func isInUnknownRoot(_ pid: pid_t, root: String?) throws(Failure) -> Bool {
+    if root != nil { return false }
+    let (theirs, ours) = (try Files.status("/proc/\(pid)/root/"), try Files.status("/"))
+    return !theirs.isSameFile(as: ours)
   }
 
   /// The mount, network, IPC and UTS namespaces are private to every twin; these are not made anew.

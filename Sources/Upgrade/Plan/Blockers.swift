@@ -151,6 +151,12 @@ extension UpgradePlan {
         option: "descriptor \($0.number)", reason: "\($0.what): no step of this version carries it over",
         wayOut: "remove the device that uses it, or wait for a version of moult that carries it")
     }
+    if observation.isInUnknownRoot {
+      blockers.append(
+        Blocker(
+          option: "root directory", reason: "the VM's QEMU lives in a root directory of its own that moult cannot find on the host",
+          wayOut: "start the VM on the host, or by moult run or an overlay of a directory"))
+    }
     for kind in observation.foreignNamespaces {
       blockers.append(
         Blocker(

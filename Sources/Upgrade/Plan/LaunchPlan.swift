@@ -120,7 +120,7 @@ enum LaunchPlan {
       noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,
       scheduling: attributes.scheduling, oomScoreAdjustment: attributes.oomScoreAdjustment, cgroups: attributes.cgroups,
       standardInput: streams[0], standardOutput: streams[1], standardError: streams[2], inherited: inherited,
-      newSession: true, orphan: true, ignoredSignals: 0)
+      newSession: true, orphan: true, ignoredSignals: attributes.status.ignoredSignals)
   }
 }
 
