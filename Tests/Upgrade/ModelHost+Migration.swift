@@ -102,6 +102,7 @@ extension ModelHost {
       if side == .new, old.isAlive, old.migration == "device", new?.isAlive == true {
         new?.load()
       }
+      if side == .old, old.migration == "device", states.contains("stopped") { return "stopped" }
       let twin = side == .old ? old : new
       if let status = twin?.migration {
         if status == "active", states.contains("pass"), passes > 0 {
@@ -120,7 +121,7 @@ extension ModelHost {
   private func advanceOld(_ states: Set<String>) {
     guard old.isAlive, new?.isAlive == true else { return }
     if old.migration == "active", states.contains("pass"), passes == 0 {
-      old.migration = "pre-switchover"
+      old.migration = states.contains("stopped") ? "device" : "pre-switchover"
       old.runState = .paused
       old.eventTimes["STOP"] = clock
     }

@@ -49,7 +49,8 @@ public protocol Host: AnyObject {
   func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue
   /// Hands each side its end of the migration stream and starts the migration.
   func startMigration() throws(Failure)
-  /// Waits for `side` to report one of `states`.
+  /// Waits for `side` to report one of `states`: of a migration, `pass` for the end of a pass over RAM,
+  /// `stopped` for the guest's stop.
   /// - Parameter peerMustLive: whether the death of the other QEMU ends the wait with a failure.
   func awaitMigration(_ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool) throws(Failure) -> String
   /// When `side` emitted its last event of that name, microseconds of real time; nil if it did not.

@@ -215,7 +215,13 @@ public final class LinuxHost: Host {
     let peer: Side = side == .old ? .new : .old
     let step = "await migration (\(states.sorted().joined(separator: " or "))) of"
     return try reactor.wait(seconds: seconds, step: step, subject: "the \(side.rawValue) QEMU") { () throws(Failure) -> String? in
-      while let event = try connection.takeEvent(where: { $0.name == "MIGRATION" || $0.name == "MIGRATION_PASS" }) {
+      while let event = try connection.takeEvent(where: {
+        $0.name == "MIGRATION" || $0.name == "MIGRATION_PASS" || $0.name == "STOP" && states.contains("stopped")
+      }) {
+        if event.name == "STOP" {
+          self.seen.append((side, event))
+          return "stopped"
+        }
         if event.name == "MIGRATION_PASS" {
           if states.contains("pass") { return "pass" }
           continue

@@ -72,7 +72,7 @@ extension Executor {
     var wanted = ["events": true, "return-path": true]
     if record.memory == .shared { wanted["x-ignore-shared"] = true }
     if side == .old {
-      wanted["pause-before-switchover"] = true
+      wanted["pause-before-switchover"] = plan.map(holdsAtGate) ?? false
       // What somebody else had set for a migration of their own must not apply to this one.
       for (name, isOn) in record.settings.capabilities where isOn && wanted[name] == nil { wanted[name] = false }
     }
@@ -93,7 +93,7 @@ extension Executor {
     if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     try host.startMigration()
     _ = try host.awaitMigration(
-      .old, states: ["active", "pre-switchover"], seconds: Self.switchSeconds, peerMustLive: true)
+      .old, states: ["active", pauseState(plan)], seconds: Self.switchSeconds, peerMustLive: true)
   }
 
   static func capabilityList(_ wanted: [String: Bool]) -> JSONValue {
@@ -103,14 +103,21 @@ extension Executor {
     ])
   }
 
-  /// Waits until QEMU has stopped the guest and holds at the switchover gate: the last point to cancel.
+  /// Whether QEMU is to hold at its switchover gate. Where it stops the guest by itself it need not: going
+  /// through the gate takes 1.5 ms of the pause (measured on 7.2), and undoing works from any point up to
+  /// the resume. A guest that was stopped before gives no other sign that its RAM is over.
+  private func holdsAtGate(_ plan: UpgradePlan) -> Bool { plan.memory.stopsGuest }
+
+  private func pauseState(_ plan: UpgradePlan) -> String { holdsAtGate(plan) ? "pre-switchover" : "stopped" }
+
+  /// Waits until QEMU has stopped the guest: RAM is over, but for what is left to send.
   private func awaitPause(_ plan: UpgradePlan) throws(Failure) {
     var limit = Self.firstDowntimeLimit
     var passes = 0
     while true {
       let state = try host.awaitMigration(
-        .old, states: ["pre-switchover", "pass"], seconds: 600, peerMustLive: true)
-      if state == "pre-switchover" { return }
+        .old, states: [pauseState(plan), "pass"], seconds: 600, peerMustLive: true)
+      if state == pauseState(plan) { return }
       passes += 1
       if passes > Self.mostPasses {
         throw Failure(
@@ -127,7 +134,7 @@ extension Executor {
 
   /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events.
   private func switchOver(_ plan: UpgradePlan) throws(Failure) {
-    _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"])
+    if holdsAtGate(plan) { _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"]) }
     do throws(Failure) {
       _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
     } catch where !host.isAlive(.old) && host.isAlive(.new) {

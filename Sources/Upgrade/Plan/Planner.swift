@@ -69,7 +69,7 @@ extension UpgradePlan {
       PlannedStep(name: .launch, why: "\(request.binary)\(request.root.map { " in \($0)" } ?? ""), waiting, in private namespaces"),
       PlannedStep(name: .compare, why: "both must have made the same machine of the same command line"),
       PlannedStep(name: .migrate, why: "over a unix socket pair; memory: \(memory.strategy.rawValue)\(memory.stopsGuest ? ", the guest stopped before" : "")"),
-      PlannedStep(name: .pause, why: "the guest stops; the last point to cancel"),
+      PlannedStep(name: .pause, why: "the guest stops"),
       PlannedStep(name: .switch, why: "device state moves"),
       PlannedStep(name: .exchange, why: stages.flatMap(\.exchanges).count == 1 ? "all names in one renameat2" : "\(stages.flatMap(\.exchanges).count) names by renameat2"),
       PlannedStep(name: .verify, why: "every public name leads to the new QEMU"),
