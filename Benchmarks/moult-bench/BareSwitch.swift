@@ -47,8 +47,8 @@ struct BareSwitch {
     let new = try start(wrapper: [], mark: mark, extra: ["-S", "-incoming", "defer"])
     during(new)
     let monitor = try BareMonitor(vm.configuration.qmpSocket)
-    let startUp = try sinceExec(mark)
     try monitor.execute("qmp_capabilities")
+    let startUp = try sinceExec(mark)
     try monitor.execute("migrate-set-capabilities", Self.capabilities(["events"]))
     try monitor.execute("migrate-incoming", "{\"uri\":\"exec:cat \(file)\"}")
     try monitor.event("MIGRATION", "\"completed\"")
@@ -78,8 +78,8 @@ struct BareSwitch {
     try old.execute("migrate-set-capabilities", capabilities)
     try old.execute("migrate-set-parameters", Self.limits)
     let monitor = try BareMonitor(stage + "/" + (vm.configuration.qmpSocket as NSString).lastPathComponent)
-    let startUp = try sinceExec(mark)
     try monitor.execute("qmp_capabilities")
+    let startUp = try sinceExec(mark)
     try monitor.execute("migrate-set-capabilities", capabilities)
     let stream = home + "/migration.sock"
     defer { unlink(stream) }

@@ -5,7 +5,8 @@ struct Sample {
   /// What the guest's clock missed of its hardware clock.
   var guestPause: Double
   var total: Double
-  /// exec(2) of the new QEMU to its QMP greeting, where the row can tell.
+  /// exec(2) of the new QEMU until it answers QMP commands, where the row can tell. Its greeting may come
+  /// earlier, before the machine is made.
   var startUp: Double?
   /// Milliseconds by step, of moult's own account.
   var steps: [(name: String, start: Double, end: Double)] = []

@@ -38,8 +38,8 @@ struct Table {
     """
     Medians of \(options.runs) interleaved runs, milliseconds; QEMU \(options.version) on both sides; RAM in MiB.
     pause: STOP of the old to RESUME of the new QEMU, by QEMU's own time stamps. guest's: what the guest's
-    clock missed of its hardware clock. total: the whole row, old QEMU gone. start-up: exec of the new QEMU to
-    its QMP greeting. extra: peak of the PSS of both QEMUs and moult (and of the saved file) above the old
+    clock missed of its hardware clock. total: the whole row, old QEMU gone. start-up: exec of the new QEMU
+    until it answers QMP. extra: peak of the PSS of both QEMUs and moult (and of the saved file) above the old
     one's alone, largest of \(options.memoryRuns) runs of their own. attempts: connections to the monitor's and the console's
     public path during upgrades of their own; busy: a listener was there and had as many clients waiting as
     it takes (EAGAIN); failed: ENOENT, ECONNREFUSED or anything else.
