@@ -13,6 +13,7 @@ extension Executor {
       case nil where record.hasResumed || resumeBegan && record.state != .undoing:
         // Its disks, and shared RAM, may hold what the old one does not know of.
         notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
+        if !host.isAlive(.old) { clearAway() }
         return report(.needsPerson, failure: (.resume, interrupted))
       case "postmigrate":
         notes.append("the new QEMU ran the guest and has been migrated away: the old one was not continued")
@@ -30,6 +31,18 @@ extension Executor {
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
       return report(.needsPerson, failure: (.lock, interrupted))
     }
+  }
+
+  /// Both QEMUs are dead: nothing of the upgrade is of use to anybody, and it must not bar the VM's next start.
+  private func clearAway() {
+    for stage in record.stages {
+      attempt("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+    }
+    if let kept = record.kept {
+      attempt("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+    }
+    host.unlock(undone: false)
+    isLocked = false
   }
 
   /// The guest runs in the new QEMU: what is left of the upgrade is done.
