@@ -154,7 +154,8 @@ extension Observer {
       func flag(_ what: String) { foreign.append(ForeignDescriptor(number: descriptor.number, what: what)) }
       if let inode = descriptor.socketInode {
         guard let entry = table[inode] else {
-          flag("a network socket")
+          // Unless it was closed since: the last moult's private monitor is, just after that moult has ended.
+          if try Files.isLink("/proc/\(pid)/fd/\(descriptor.number)", to: descriptor.target) { flag("a network socket") }
           continue
         }
         switch entry.state {
@@ -184,6 +185,11 @@ extension Observer {
 }
 
 extension Files {
+  /// Whether a symbolic link is there and says `target`.
+  static func isLink(_ path: String, to target: String) throws(Failure) -> Bool {
+    do throws(Failure) { return try link(path) == target } catch where error.errno == .noSuchFileOrDirectory { return false }
+  }
+
   /// stat(2); nil when nothing is there.
   static func statusIfPresent(_ path: String) throws(Failure) -> FileStatus? {
     do { return try status(path) } catch {
