@@ -69,6 +69,9 @@ extension EndToEnd {
           guard let pid = try? vm.pid(), pid != old else { return false }
           return try Answer(run(moult: ["status", "e2e-unwell", "--format", "json"])).json.array.first?["pause_ms"].double != nil
         }
+        // The pause is known as soon as the guest runs; the watch begins once the old QEMU is gone.
+        try eventually("the old QEMU is gone") { Processes.hasEnded(old) }
+        usleep(500_000)
         try vm.qmp("stop")
         let answer = try Answer(child.wait())
         #expect(answer.code == 4 && answer["outcome"].string == "rolled-back", "\(answer)")
