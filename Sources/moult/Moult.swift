@@ -8,14 +8,14 @@ struct Moult: ParsableCommand {
     commandName: "moult",
     abstract: "Move a running virtual machine into another QEMU on the same host.",
     discussion: """
-      VM is a guest's name (-name), a pid, a pidfile or a QMP socket path. All commands but `run` need root.
+      VM is a guest's name (-name), a pid, a pidfile or a QMP socket path. All commands need root, but for `inspect --argv`.
 
       Exit codes: 0 done; 1 failed, and nothing changed: the old QEMU runs on; 3 refused, with the reasons; \
       4 switched, then rolled back; 5 a person has to look: the message says what state the VM is in; \
       64 wrong usage. `run` has its own: see its help.
       """,
     version: "0.1.0",
-    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Recover.self, Run.self])
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, Run.self])
 
   static func main() {
     // A standard stream that is closed would become the number of the next file opened, such as a QMP

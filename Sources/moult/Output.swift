@@ -78,6 +78,11 @@ enum Output {
 
   static func size(_ bytes: UInt64) -> String { "\(decimals(Double(bytes) / 1_048_576, 1)) MiB" }
 
+  /// The beginning and the end of a text that is too long.
+  static func shortened(_ text: String, to count: Int) -> String {
+    text.count <= count ? text : "\(text.prefix(count - count / 3 - 1))…\(text.suffix(count / 3))"
+  }
+
   /// Columns as wide as their widest cell.
   static func table(_ rows: [[String]]) -> String {
     var widths: [Int] = []

@@ -30,9 +30,8 @@ import Testing
     var figures = Figures()
     for path in files {
       let text = try #require(Self.contents(path))
-      let argv = Self.words(text)
-      let line = CommandLine(argv: argv)
-      #expect(line.argv == argv, "\(path)")
+      let line = try CommandLine(reading: text, subject: path)
+      #expect(line.argv == CommandLine.shellWords(String(decoding: text, as: UTF8.self)), "\(path)")
       let description = MachineDescription(line)
       figures.files += 1
       if !description.unknown.isEmpty { figures.unknown += 1 }
@@ -73,7 +72,7 @@ import Testing
     return found.sorted()
   }
 
-  static func contents(_ path: String) -> String? {
+  static func contents(_ path: String) -> [UInt8]? {
     guard let file = fopen(path, "r") else { return nil }
     defer { fclose(file) }
     var bytes: [UInt8] = []
@@ -81,44 +80,6 @@ import Testing
     while case let count = fread(&buffer, 1, buffer.count, file), count > 0 {
       bytes += buffer[..<count]
     }
-    return String(decoding: bytes, as: UTF8.self)
-  }
-
-  /// Splits as a POSIX shell would, after dropping comments; leading `NAME=value` words are the
-  /// environment.
-  static func words(_ text: String) -> [String] {
-    // Lines are joined before quotes count, as the collection's README says.
-    let lines = text.split(separator: "\n").filter { !$0.hasPrefix("#") }
-    let joined = lines.map { $0.hasSuffix("\\") ? String($0.dropLast()) : $0 + "\n" }.joined()
-    var words: [String] = []
-    var word: String? = nil
-    var quote: Character? = nil
-    var isEscaped = false
-    for character in joined {
-      if isEscaped {
-        isEscaped = false
-        if character == "\n" { continue }
-        if quote == "\"", !"\"\\$`".contains(character) { word = (word ?? "") + "\\" }
-        word = (word ?? "") + String(character)
-      } else if character == "\\", quote != "'" {
-        isEscaped = true
-      } else if let open = quote {
-        if character == open { quote = nil } else { word = (word ?? "") + String(character) }
-      } else if character == "'" || character == "\"" {
-        quote = character
-        word = word ?? ""
-      } else if character == " " || character == "\n" || character == "\t" {
-        if let done = word { words.append(done) }
-        word = nil
-      } else {
-        word = (word ?? "") + String(character)
-      }
-    }
-    if let done = word { words.append(done) }
-    let isEnvironment = { (word: String) in
-      guard let equals = word.firstIndex(of: "=") else { return false }
-      return !word.hasPrefix("-") && word[..<equals].allSatisfy { $0.isLetter || $0.isNumber || $0 == "_" }
-    }
-    return Array(words.drop(while: isEnvironment))
+    return bytes
   }
 }

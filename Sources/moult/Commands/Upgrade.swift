@@ -63,10 +63,7 @@ func carryOut(
 
 func printBlockers(_ plan: UpgradePlan) {
   Output.note("moult: the upgrade of \(plan.vm) is refused:")
-  for blocker in plan.blockers {
-    Output.note("  \(blocker.option.isEmpty ? "command line" : blocker.option): \(blocker.reason)")
-    Output.note("      \(blocker.wayOut)")
-  }
+  for line in blockerLines(plan.blockers) { Output.note(line) }
 }
 
 private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport) -> String {
