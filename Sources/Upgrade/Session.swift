@@ -127,9 +127,10 @@ public final class Session {
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal })
   }
 
-  /// Tries the target binary without a VM: is it QEMU, which version, which machine types.
+  /// Tries the target binary without a VM: is it QEMU, which version, does it know what this VM needs.
   public func probe(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> TargetFacts {
-    try TargetProbe.run(observed.observation, request, reactor: reactor)
+    let demands = try plan(observed, request).demands
+    return try TargetProbe.run(observed.observation, request, demands: demands, reactor: reactor)
   }
 }
 

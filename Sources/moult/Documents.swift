@@ -86,6 +86,10 @@ struct PlanDocument: Encodable {
     var name: String
     var why: String
   }
+  struct Alias: Encodable {
+    var name: String
+    var there: String
+  }
   struct Memory: Encodable {
     var strategy: String
     var why: String
@@ -96,6 +100,8 @@ struct PlanDocument: Encodable {
   var from: TwinDocument
   var to: TwinDocument
   var machine: String
+  /// The alias that the VM was started with, and what it would mean to the new QEMU.
+  var machine_alias: Alias?
   var memory: Memory
   var steps: [Step]
   var bindings: [BindingDocument]
@@ -109,6 +115,7 @@ struct PlanDocument: Encodable {
       version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid)
     to = TwinDocument(version: plan.target?.version.description, binary: plan.request.binary, root: plan.request.root, pid: nil)
     machine = observation.live.machineType
+    machine_alias = plan.foreignAlias.map { Alias(name: $0.alias, there: $0.machine) }
     memory = Memory(
       strategy: plan.memory.strategy.rawValue, why: plan.memory.why, against: plan.memory.against, extra_bytes: plan.memory.extraBytes)
     steps = plan.steps.map { Step(name: $0.name.rawValue, why: $0.why) }

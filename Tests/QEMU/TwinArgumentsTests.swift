@@ -34,6 +34,10 @@ import Testing
     .init(before: ["-S", "-daemonize", "-incoming", "tcp:0:1", "-loadvm", "snap", "--daemonize"], after: []),
     .init(before: ["-pidfile", "/run/a.pid", "-name", "a,,b"], after: ["-pidfile", "/run/a.pid", "-name", "a,,b"]),
     .init(before: ["-unknown", "parameter", "disk.img"], after: ["-unknown", "parameter", "disk.img"]),
+    // Removed since, in the words that took their place.
+    .init(before: ["-watchdog", "i6300esb"], after: ["-device", "i6300esb"]),
+    .init(before: ["--realtime", "mlock=on"], after: ["--overcommit", "mem-lock=on"]),
+    .init(before: ["-no-acpi", "-no-hpet"], after: ["-machine", "acpi=off", "-machine", "hpet=off"]),
     // The private monitor of an earlier upgrade.
     .init(
       before: ["-chardev", "socket,id=moult-control,fd=3", "-mon", "chardev=moult-control,mode=control", "-incoming", "defer", "-S"],

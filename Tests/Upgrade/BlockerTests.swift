@@ -138,15 +138,33 @@ import Testing
 
   @Test func theTargetMustBeNewEnoughAndKnowTheMachine() {
     func blockers(_ major: Int, _ machines: Set<String>) -> [String] {
-      let target = TargetFacts(version: QEMUVersion(major: major, minor: 0), machineTypes: machines)
-      return Fixture.plan(target: target).blockers.map(\.option)
+      return Fixture.plan(target: Fixture.target(QEMUVersion(major: major, minor: 0), machines: machines)).blockers.map(\.option)
     }
     #expect(blockers(10, ["pc-q35-7.2"]) == [])
     #expect(blockers(10, ["pc-q35-10.0"]) == ["-machine pc-q35-7.2"])
     #expect(blockers(5, ["pc-q35-7.2"]) == ["QEMU 5.0.0"])
     #expect(blockers(4, []) == ["QEMU 4.0.0", "-machine pc-q35-7.2"])
-    let older = Fixture.plan(target: TargetFacts(version: QEMUVersion(major: 6, minor: 0), machineTypes: ["pc-q35-7.2"]))
+    let older = Fixture.plan(target: Fixture.target(QEMUVersion(major: 6, minor: 0), machines: ["pc-q35-7.2"]))
     #expect(older.warnings.contains { $0.contains("older than") })
+    #expect(blockers(10, []) == ["-machine pc-q35-7.2"])
+  }
+
+  @Test func theTargetMustKnowWhatTheVMHas() {
+    var target = Fixture.target(QEMUVersion(major: 10, minor: 0), machines: ["pc-q35-7.2"])
+    target.catalog.types.remove("virtio-rng-pci")
+    let blockers = Fixture.plan(target: target).blockers
+    #expect(blockers.map(\.option) == ["-device virtio-rng-pci"])
+    #expect(blockers.map(\.reason) == ["QEMU 10.0.0 has no device virtio-rng-pci"])
+  }
+
+  @Test func adeprecatedMachineTypeAndALostCapabilityAreTold() {
+    var target = Fixture.target(QEMUVersion(major: 12, minor: 0), machines: ["pc-q35-7.2"])
+    target.catalog.machines["pc-q35-7.2"]?.isDeprecated = true
+    target.catalog.capabilities = ["xbzrle"]
+    let plan = Fixture.plan(target: target)
+    #expect(plan.blockers == [])
+    #expect(plan.warnings.contains { $0.contains("pc-q35-7.2 is deprecated") && $0.contains("13.2 is the first without it") })
+    #expect(plan.warnings.contains { $0.contains("auto-converge") })
   }
 
   @Test func standardInputMustBeNull() {

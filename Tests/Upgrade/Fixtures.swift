@@ -73,6 +73,16 @@ enum Fixture {
     UpgradeRequest(binary: "/opt/qemu/bin/qemu-system-x86_64", root: root, memory: memory, hold: hold, probation: probation)
   }
 
+  /// A binary that knows these machine types and all that the VM has.
+  static func target(_ version: QEMUVersion, machines: Set<String>) -> TargetFacts {
+    TargetFacts(
+      version: version,
+      catalog: BinaryCatalog(
+        machines: Dictionary(uniqueKeysWithValues: machines.map { ($0, BinaryCatalog.Machine()) }),
+        types: ["pc-q35-7.2-machine", "memory-backend-file", "iothread", "virtio-blk-pci", "virtio-rng-pci"],
+        capabilities: ["auto-converge"]))
+  }
+
   static func plan(
     _ observation: Observation = observation(), _ request: UpgradeRequest = request(), target: TargetFacts? = nil
   ) -> UpgradePlan {

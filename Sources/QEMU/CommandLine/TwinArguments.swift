@@ -48,7 +48,7 @@ public struct TwinArguments: Sendable, Hashable {
   /// Beside what the properties say: `-daemonize`, `-incoming`, `-S` and `-loadvm` go and
   /// `-incoming defer -S` comes, because the twin waits for its state; files that chardevs write are
   /// appended to, because the second opener must not truncate them; unix listeners do not wait for
-  /// a client.
+  /// a client; options that were removed since are written in the words that took their place.
   public func applied(to original: CommandLine) -> CommandLine {
     var twin = original
     var labels = LegacyLabels()
@@ -59,7 +59,7 @@ public struct TwinArguments: Sendable, Hashable {
     twin.options = original.options.flatMap { option -> [CommandOption] in
       let label = labels.next(for: option).map { option.name == "serial" ? prefix + $0 : $0 }
       if isDropped(option) { return [] }
-      return rewritten(option, label: label)
+      return rewritten(ModernSpelling.of(option) ?? option, label: label)
     }
     pinMachine(&twin)
     if let control {
@@ -72,6 +72,9 @@ public struct TwinArguments: Sendable, Hashable {
     twin.options.append(CommandOption(name: "S"))
     return twin
   }
+
+  /// What `applied` says in other words since it was removed: `-no-hpet as -machine hpet=off`.
+  public static func respelled(in original: CommandLine) -> [String] { ModernSpelling.changes(in: original) }
 
   /// The same in one call.
   public static func twin(

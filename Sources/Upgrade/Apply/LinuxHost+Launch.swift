@@ -128,8 +128,9 @@ extension LinuxHost {
     var reason = newMessages()
     if reason == nil {
       // Its messages went where they cannot be read back. Tried alone, it may say what is wrong with it.
-      let facts = try TargetProbe.run(plan.observation, plan.request, reactor: reactor)
+      let facts = try TargetProbe.run(plan.observation, plan.request, demands: plan.demands, reactor: reactor)
       let blockers = UpgradePlan.versionBlockers(plan.observation, facts)
+        + plan.demands.unmet(by: facts.catalog, version: facts.version)
       reason = blockers.first.map { "\($0.option): \($0.reason)" } ?? "it ended at its start; its messages are in the VM's log"
     }
     return Failure(

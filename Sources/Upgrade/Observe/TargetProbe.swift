@@ -3,11 +3,11 @@ import Kernel
 import QEMU
 import Sandbox
 
-/// Starts a QEMU binary without a machine and asks it what it is.
+/// Starts a QEMU binary without a machine and asks it what it is and what it knows.
 enum TargetProbe {
   /// In the same sandbox as an upgrade would, as the VM's user, with nothing of the VM.
   static func run(
-    _ observation: Observation, _ request: UpgradeRequest, reactor: Reactor
+    _ observation: Observation, _ request: UpgradeRequest, demands: Demands, reactor: Reactor
   ) throws(Failure) -> TargetFacts {
     let messages = DescriptorBox(try OwnedFD.memory(named: "messages"))
     let (child, control) = try spawn(observation, request, messages: messages.raw)
@@ -31,10 +31,9 @@ enum TargetProbe {
       // A process that ends closes its descriptors before it can be waited for.
       throw Self.ended(request.binary, messages: messages.raw)
     }
-    let machines = try monitor.execute("query-machines").array ?? []
     return TargetFacts(
       version: version,
-      machineTypes: Set(machines.flatMap { [$0["name"]?.string, $0["alias"]?.string].compactMap { $0 } }))
+      catalog: try BinaryCatalog.query(monitor, devices: demands.deviceTypes, objects: demands.objectTypes))
   }
 
   private static func spawn(

@@ -202,10 +202,12 @@ extension UpgradePlan {
             option: "QEMU \(target.version)", reason: "the new QEMU is older than \(oldestVersion), the oldest that upgrades are tested with",
             wayOut: "choose a newer one"))
       }
-      if !target.machineTypes.contains(observation.live.machineType) {
+      let machine = observation.live.machineType
+      if target.catalog.machines[machine] == nil {
+        let isOlder = target.version < observation.version
         blockers.append(
           Blocker(
-            option: "-machine \(observation.live.machineType)", reason: "QEMU \(target.version) does not know this machine type any more, or not yet",
+            option: "-machine \(machine)", reason: "QEMU \(target.version) does not know this machine type \(isOlder ? "yet" : "any more")",
             wayOut: "choose a QEMU that knows it, or restart the VM with a machine type that both know"))
       }
     }

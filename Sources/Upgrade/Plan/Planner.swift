@@ -33,12 +33,27 @@ extension UpgradePlan {
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
     let needed = observation.files.flatMap { [$0.path, $0.realPath] }
     let stages = Stage.plan(names: names, directories: observation.directories, needed: needed, id: id)
-    return UpgradePlan(
+    var plan = UpgradePlan(
       id: id, vm: description.name ?? "pid \(observation.process.pid)",
       key: Self.key(name: description.name, monitor: observation.monitor), observation: observation,
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + Self.warnings(observation, memory, target), blockers: blockers)
+    if let target { plan.blockers += plan.demands.unmet(by: target.catalog, version: target.version) }
+    return plan
+  }
+
+  /// The alias that the VM was started with, where the new QEMU means another machine by it.
+  public var foreignAlias: (alias: String, machine: String)? {
+    guard let alias = observation.description.machine, let there = target?.catalog.machine(alias: alias),
+      there != observation.live.machineType
+    else { return nil }
+    return (alias, there)
+  }
+
+  /// What the new QEMU must know to be this VM's twin.
+  var demands: Demands {
+    Demands(CommandLine(argv: LaunchPlan.arguments(self)), live: observation.live)
   }
 
   /// A VM's name in moult's state directory: readable, and unique by the monitor's public path, which
@@ -63,10 +78,11 @@ extension UpgradePlan {
             ? "the running binary is gone from disk: its files are copied for the way back"
             : "the running version's files are copied: a package upgrade may replace them before you commit"))
     }
+    let respelled = TwinArguments.respelled(in: CommandLine(argv: observation.arguments)).map { ", \($0)" }.joined()
     let places = stages.map { "\($0.path) for \($0.directory)" }.joined(separator: ", ")
     steps += [
       PlannedStep(name: .stage, why: places.isEmpty ? "no public names" : places),
-      PlannedStep(name: .launch, why: "\(request.binary)\(request.root.map { " in \($0)" } ?? ""), waiting, in private namespaces"),
+      PlannedStep(name: .launch, why: "\(request.binary)\(request.root.map { " in \($0)" } ?? ""), waiting, in private namespaces\(respelled)"),
       PlannedStep(name: .compare, why: "both must have made the same machine of the same command line"),
       PlannedStep(name: .migrate, why: "over a unix socket pair; memory: \(memory.strategy.rawValue)\(memory.stopsGuest ? ", the guest stopped before" : "")"),
       PlannedStep(name: .pause, why: "the guest stops"),
@@ -107,8 +123,18 @@ extension UpgradePlan {
     for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
       warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")
     }
-    if let target, target.version < observation.version {
+    guard let target else { return warnings }
+    if target.version < observation.version {
       warnings.append("\(target.version) is older than \(observation.version): QEMU's authors test migration forwards only")
+    }
+    let machine = observation.live.machineType
+    if target.catalog.machines[machine]?.isDeprecated ?? false {
+      let last = BinaryCatalog.release(droppingMachine: machine).map { ": by QEMU's rule \($0) is the first without it" } ?? ""
+      warnings.append("machine type \(machine) is deprecated in QEMU \(target.version)\(last); restart the VM with a newer type some time before")
+    }
+    for (name, isOn) in observation.live.migrationCapabilities.sorted(by: { $0.key < $1.key }) where isOn {
+      if target.catalog.capabilities.contains(name) { continue }
+      warnings.append("the VM has the migration capability \(name) set, which QEMU \(target.version) does not know: it will not be set there")
     }
     return warnings
   }

@@ -37,10 +37,11 @@ public struct UpgradeRequest: Sendable, Equatable {
 /// What a target binary said of itself when it was tried out without a VM.
 public struct TargetFacts: Sendable, Equatable {
   public var version: QEMUVersion
-  public var machineTypes: Set<String>
-  public init(version: QEMUVersion, machineTypes: Set<String>) {
+  /// What it knows: machine types, devices, properties, options.
+  public var catalog: BinaryCatalog
+  public init(version: QEMUVersion, catalog: BinaryCatalog) {
     self.version = version
-    self.machineTypes = machineTypes
+    self.catalog = catalog
   }
 }
 

@@ -7,8 +7,8 @@ struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Say what `upgrade` would do, or what stands in its way. Changes nothing.",
     discussion: """
-      It reads the VM over its QMP monitor and starts the new binary once, without a machine, to ask for its version \
-      and machine types. Ends with 0 if the upgrade would be tried, 3 if it is refused.
+      It reads the VM over its QMP monitor and starts the new binary once, without a machine, to ask whether it knows \
+      the VM's machine type, devices, properties and options. Ends with 0 if the upgrade would be tried, 3 if it is refused.
       """)
 
   @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
@@ -37,7 +37,7 @@ struct Plan: ParsableCommand {
     let observation = plan.observation
     var lines = [
       "\(plan.vm): QEMU \(observation.version) (pid \(observation.process.pid)) → \(plan.target?.version.description ?? "?") (\(plan.request.binary)\(plan.request.root.map { " in \($0)" } ?? ""))",
-      "machine \(observation.live.machineType)",
+      "machine \(observation.live.machineType)\(plan.foreignAlias.map { " (\($0.alias) would be \($0.machine) there)" } ?? "")",
       "memory  \(plan.memory.strategy.rawValue): \(plan.memory.why); up to \(plan.memory.extraBytes >> 20) MiB more",
     ]
     for (strategy, why) in plan.memory.against.sorted(by: { $0.key < $1.key }) { lines.append("        not \(strategy): \(why)") }
