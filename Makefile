@@ -4,6 +4,8 @@
 SWIFT ?= swift
 SCRATCH ?= .build
 PREFIX ?= /usr/local
+# For `make fuzz`: seconds for each parser.
+FUZZ_SECONDS ?= 60
 # For `make test`: what `swift test` takes, such as FILTER='--filter LabTests'.
 FILTER ?=
 BENCH ?=
@@ -11,7 +13,7 @@ BENCH ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench install clean clean-lab packages guest trees
+.PHONY: help build demo test fuzz bench install clean clean-lab packages guest trees
 
 swift-build = $(SWIFT) build --scratch-path $(SCRATCH)
 release = $(swift-build) -c release --static-swift-stdlib
@@ -31,6 +33,9 @@ test: packages guest trees ## every test, on real QEMUs (root)
 	$(swift-build) --build-tests
 	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" \
 	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build --no-parallel $(FILTER)
+
+fuzz: packages ## search for inputs that break the parsers (FUZZ_SECONDS=60)
+	@SWIFT=$(SWIFT) SCRATCH=$(SCRATCH) scripts/fuzz $(FUZZ_SECONDS)
 
 bench: build guest trees ## the table of pauses, times and memory (root)
 	$(release) --product moult-bench

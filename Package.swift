@@ -34,10 +34,20 @@ let package = Package(
     // Boots real guests on real QEMUs; used by the end-to-end tests and by the benchmark.
     .target(name: "Lab", dependencies: ["Kernel"], path: "Tests/Lab", exclude: ["guest"]),
     .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel"], path: "Benchmarks/moult-bench"),
+    // What must hold for every input of a parser: replayed by the unit tests, searched by `make fuzz`.
+    .target(name: "FuzzTargets", dependencies: ["QEMU"], path: "Tests/Fuzz/Targets"),
     .testTarget(name: "KernelTests", dependencies: ["Kernel"], path: "Tests/Kernel"),
     .testTarget(name: "SandboxTests", dependencies: ["Sandbox"], path: "Tests/Sandbox"),
-    .testTarget(name: "QEMUTests", dependencies: ["QEMU"], path: "Tests/QEMU"),
+    .testTarget(name: "QEMUTests", dependencies: ["QEMU", "FuzzTargets"], path: "Tests/QEMU"),
     .testTarget(name: "UpgradeTests", dependencies: ["Kernel", "Sandbox", "QEMU", "Upgrade"], path: "Tests/Upgrade"),
     .testTarget(name: "EndToEndTests", dependencies: ["Lab"], path: "Tests/EndToEnd"),
   ]
 )
+
+// `make fuzz`: it links with `--sanitize fuzzer` only, and libFuzzer has the main function.
+if Context.environment["MOULT_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Driver",
+      swiftSettings: [.unsafeFlags(["-parse-as-library"])]))
+}

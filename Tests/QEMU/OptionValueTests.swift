@@ -57,6 +57,12 @@ import Testing
   }
 
   static let changes: [Change] = [
+    // Found by the fuzzer: a comma beside what is written would become part of a value, …
+    .init(before: "a=1,", key: "b", to: .string("2"), after: "a=1,b=2"),
+    .init(before: "x,a,,b", key: "a", to: .string("2"), after: "x,a=2,b"),
+    // … and a loop went on for ever.
+    .init(before: ",", key: "backend", to: nil, after: ""),
+    .init(before: "x,a,,b", key: "a", to: nil, after: "x,b"),
     .init(before: "socket,id=a", key: "wait", to: .bool(false), after: "socket,id=a,wait=off"),
     .init(before: "", key: "a", to: .string("b"), after: "a=b"),
     .init(before: "x,a=1,b=2", key: "a", to: .string("3"), after: "x,a=3,b=2"),
@@ -70,6 +76,8 @@ import Testing
     .init(before: "x,a=1,b=2", key: "a", to: nil, after: "x,b=2"),
     .init(before: "x,a=1,b=2,a=3", key: "a", to: nil, after: "x,b=2"),
     .init(before: "a=1,b=2", key: "a", to: nil, after: "b=2"),
+    // A flag that comes to stand first would become the value of the implied key.
+    .init(before: "a=1,noflag", key: "a", to: nil, after: "flag=off"),
     .init(before: "a=1", key: "a", to: nil, after: ""),
     .init(before: "a=,,,b=2", key: "b", to: nil, after: "a=,,"),
     .init(before: "a=1", key: "b", to: nil, after: "a=1"),

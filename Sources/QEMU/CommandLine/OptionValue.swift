@@ -74,9 +74,9 @@ public struct OptionValue: Sendable, Hashable {
       if isJSON {
         replace(old.valueRange, with: value.json)
       } else if old.isFlag || (old.isImplied && plain.contains("=")) {
-        replace(old.range, with: "\(key)=\(Self.escape(plain))")
+        replaceWord(old.range, with: "\(key)=\(Self.escape(plain))")
       } else {
-        replace(old.valueRange, with: Self.escape(plain))
+        replaceWord(old.valueRange, with: Self.escape(plain))
       }
       return
     }
@@ -87,8 +87,10 @@ public struct OptionValue: Sendable, Hashable {
         range.upperBound - 1..<range.upperBound - 1,
         with: comma + JSONText.quote(key) + ":" + value.json)
     } else {
-      let entry = "\(key)=\(Self.escape(plain))"
-      text = text.isEmpty ? entry : text + "," + entry
+      // A comma that ends the text would read as one of a value once another follows it.
+      let end = entries.last { !$0.range.isEmpty }?.range.upperBound ?? 0
+      let kept = String(decoding: Array(text.utf8)[..<end], as: UTF8.self)
+      text = (end == 0 ? "" : kept + ",") + "\(key)=\(Self.escape(plain))"
     }
   }
 
@@ -97,28 +99,37 @@ public struct OptionValue: Sendable, Hashable {
 
   /// Removes every occurrence of a key (in JSON: a member of the outermost object), with its comma.
   public mutating func remove(_ key: String) {
-    while let range = removableRange(of: key) { replace(range, with: "") }
+    guard isJSON else {
+      let all = entries
+      if !all.contains(where: { $0.key == key }) { return }
+      let kept = all.filter { $0.key != key && !$0.range.isEmpty }
+      let bytes = Array(text.utf8)
+      text = kept.enumerated().map { index, entry in
+        // A flag that comes to stand first must not become the value of the implied key.
+        if index == 0, entry.isFlag, impliedKey != nil { return "\(entry.key)=\(entry.value)" }
+        return String(decoding: bytes[entry.range], as: UTF8.self)
+      }.joined(separator: ",")
+      return
+    }
+    while case .object(let members, _)? = JSONText.parse(text),
+      let index = members.firstIndex(where: { $0.key == key })
+    {
+      let range = members[index].range
+      if index > 0 {
+        replace(members[index - 1].range.upperBound..<range.upperBound, with: "")
+      } else {
+        replace(range.lowerBound..<(members.count > 1 ? members[1].range.lowerBound : range.upperBound), with: "")
+      }
+    }
   }
 
-  private func removableRange(of key: String) -> Range<Int>? {
-    let ranges: [Range<Int>]
-    let index: Int
-    if isJSON {
-      guard case .object(let members, _)? = JSONText.parse(text),
-        let found = members.firstIndex(where: { $0.key == key })
-      else { return nil }
-      ranges = members.map(\.range)
-      index = found
-    } else {
-      let all = entries
-      guard let found = all.firstIndex(where: { $0.key == key }) else { return nil }
-      // What follows an implied first word must not move into its place.
-      ranges = all.map(\.range)
-      index = found
-    }
-    if index > 0 { return ranges[index - 1].upperBound..<ranges[index].upperBound }
-    if ranges.count > 1 { return ranges[0].lowerBound..<ranges[1].lowerBound }
-    return ranges[0]
+  /// Replaces what ends where an entry ends. Empty entries behind it go: with the comma before them they
+  /// would now read as a comma of the value.
+  private mutating func replaceWord(_ range: Range<Int>, with new: String) {
+    let comma = UInt8(ascii: ",")
+    let rest = Array(text.utf8)[range.upperBound...]
+    let commas = rest.prefix { $0 == comma }.count
+    replace(range.lowerBound..<range.upperBound + max(0, commas - 1), with: new)
   }
 
   private mutating func replace(_ range: Range<Int>, with new: String) {

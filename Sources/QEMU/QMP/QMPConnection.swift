@@ -45,7 +45,7 @@ public final class QMPConnection {
 
   private let socket: OwnedFD
   private let reactor: Reactor
-  private var unread: [UInt8] = []
+  private var reader = QMPReader()
   private var replies: [Int64: JSONValue] = [:]
   private var nextIdentifier: Int64 = 1
 
@@ -144,47 +144,24 @@ public final class QMPConnection {
       reactor.remove(socket.raw)
       return
     }
-    unread += chunk[..<count]
-    var start = unread.startIndex
-    while let end = unread[start...].firstIndex(of: UInt8(ascii: "\n")) {
-      let line = unread[start..<end]
-      start = end + 1
-      if line.contains(where: { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: " ") }) { try take(line) }
+    let messages: [QMPMessage]
+    do { messages = try reader.read(chunk[..<count]) } catch {
+      let reason =
+        switch error {
+        case .notJSON(let start): "not JSON: \(start)"
+        case .noVersion: "its greeting names no version"
+        case .tooLong: "a message of over \(QMPReader.longest >> 20) MiB"
+        }
+      throw Failure(step: "read QMP of", subject: subject, reason: reason)
     }
-    unread.removeSubrange(..<start)
-    if unread.count > 64 << 20 {
-      throw Failure(step: "read QMP of", subject: subject, reason: "a message of over 64 MiB")
-    }
-  }
-
-  private func take(_ line: ArraySlice<UInt8>) throws(Failure) {
-    let message: JSONValue
-    do { message = try JSONValue(parsing: line) } catch {
-      throw Failure(
-        step: "read QMP of", subject: subject,
-        reason: "not JSON: \(String(decoding: line.prefix(80), as: UTF8.self))")
-    }
-    if let greeting = message["QMP"] {
-      let qemu = greeting["version"]?["qemu"]
-      guard let major = qemu?["major"]?.integer, let minor = qemu?["minor"]?.integer else {
-        throw Failure(step: "read QMP greeting of", subject: subject, reason: "it names no version")
+    for message in messages {
+      switch message {
+      case .greeting(let version): self.version = version
+      case .event(let event): events.append(event)
+      case .reply(let identifier, let reply): replies[identifier] = reply
+      case .protocolError(let reason): throw Failure(step: "QMP to", subject: subject, reason: reason)
+      case .other: break
       }
-      version = QEMUVersion(
-        major: Int(major), minor: Int(minor), micro: Int(qemu?["micro"]?.integer ?? 0),
-        package: greeting["version"]?["package"]?.string ?? "")
-    } else if let name = message["event"]?.string {
-      let time = message["timestamp"]
-      events.append(
-        QMPEvent(
-          name: name, data: message["data"] ?? .null,
-          microseconds: (time?["seconds"]?.integer ?? 0) * 1_000_000 + (time?["microseconds"]?.integer ?? 0)))
-    } else if let identifier = message["id"]?.integer {
-      replies[identifier] = message
-    } else if message["error"] != nil {
-      // An error without our id: QEMU could not parse what we sent. No reply will ever come.
-      throw Failure(
-        step: "QMP to", subject: subject,
-        reason: message["error"]?["desc"]?.string ?? "a protocol error")
     }
   }
 }
