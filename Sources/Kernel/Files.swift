@@ -28,16 +28,17 @@ extension OwnedFD {
 
 /// Small files read and written whole: those of procfs, sysfs and cgroupfs above all.
 public enum Files {
-  /// The whole content of a file.
-  public static func read(_ path: String) throws(Failure) -> [UInt8] {
+  /// The whole content of a file, or its beginning up to at least `limit` bytes.
+  public static func read(_ path: String, limit: Int = .max) throws(Failure) -> [UInt8] {
     let file = try OwnedFD.open(path, O_RDONLY, step: "read")
     var content: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 16384)
-    while true {
+    while content.count < limit {
       let size = try valueOrErrno("read", path) { Glibc.read(file.raw, &chunk, chunk.count) }
-      if size == 0 { return content }
+      if size == 0 { break }
       content.append(contentsOf: chunk[..<size])
     }
+    return content
   }
 
   /// The whole content as text; bytes that are not UTF-8 are repaired.

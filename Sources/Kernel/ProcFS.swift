@@ -95,11 +95,11 @@ public enum ProcFS {
     for number in try Files.names(in: "/proc/\(pid)/fd").compactMap({ CInt($0) }).sorted() {
       do throws(Failure) {
         let path = "/proc/\(pid)/fd/\(number)"
-        let (flags, position) = OpenDescriptor.parse(info: try Files.readText("/proc/\(pid)/fdinfo/\(number)"))
+        let info = OpenDescriptor.parse(info: try Files.readText("/proc/\(pid)/fdinfo/\(number)"))
         descriptors.append(
           OpenDescriptor(
-            number: number, target: try Files.link(path), flags: flags, position: position,
-            status: try Files.status(path)))
+            number: number, target: try Files.link(path), flags: info.flags, position: info.position,
+            status: try Files.status(path), interface: info.interface))
       } catch where error.errno == .noSuchFileOrDirectory {
         continue
       }
@@ -109,7 +109,7 @@ public enum ProcFS {
 
   /// The files that a process has mapped, in address order.
   public static func mappedFiles(of pid: pid_t) throws(Failure) -> [MappedFile] {
-    try MappedFile.parse(maps: Files.readText("/proc/\(pid)/maps"))
+    try MappedFile.parse(maps: Files.read("/proc/\(pid)/maps"))
   }
 }
 
@@ -123,13 +123,16 @@ public struct OpenDescriptor: Sendable, Equatable {
   /// The file position in bytes.
   public var position: Int64
   public var status: FileStatus
+  /// The network interface of a tun or tap descriptor.
+  public var interface: String?
 
-  public init(number: CInt, target: String, flags: CInt, position: Int64, status: FileStatus) {
+  public init(number: CInt, target: String, flags: CInt, position: Int64, status: FileStatus, interface: String? = nil) {
     self.number = number
     self.target = target
     self.flags = flags
     self.position = position
     self.status = status
+    self.interface = interface
   }
 
   /// The socket's inode, if it is one: the number that ``UnixSocketTable`` knows it by.
@@ -146,17 +149,20 @@ public struct OpenDescriptor: Sendable, Equatable {
   public var isAppending: Bool { flags & O_APPEND != 0 }
   public var isCloseOnExec: Bool { flags & O_CLOEXEC != 0 }
 
-  static func parse(info: String) -> (flags: CInt, position: Int64) {
+  static func parse(info: String) -> (flags: CInt, position: Int64, interface: String?) {
     var flags: CInt = 0
     var position: Int64 = 0
+    var interface: String?
     for line in info.split(separator: "\n") {
       if line.hasPrefix("flags:") {
         flags = CInt(truncatingIfNeeded: Int64(line.dropFirst(6).trimmingSpaces(), radix: 8) ?? 0)
       } else if line.hasPrefix("pos:") {
         position = Int64(line.dropFirst(4).trimmingSpaces()) ?? 0
+      } else if line.hasPrefix("iff:") {
+        interface = String(line.dropFirst(4).trimmingSpaces())
       }
     }
-    return (flags, position)
+    return (flags, position, interface)
   }
 }
 
@@ -184,21 +190,45 @@ public struct MappedFile: Sendable, Equatable {
   }
 
   /// The lines of /proc/PID/maps that stand for files.
-  public static func parse(maps: String) -> [MappedFile] {
-    maps.split(separator: "\n").compactMap { line in
-      let fields = line.split(separator: " ", maxSplits: 5, omittingEmptySubsequences: true)
-      guard fields.count == 6, let inode = UInt64(fields[4]), inode != 0 else { return nil }
-      let range = fields[0].split(separator: "-").compactMap { UInt64($0, radix: 16) }
-      let device = fields[3].split(separator: ":").compactMap { UInt32($0, radix: 16) }
-      guard range.count == 2, device.count == 2, fields[1].count == 4, let offset = UInt64(fields[2], radix: 16)
-      else { return nil }
-      let name = String(fields[5].drop { $0 == " " })
-      let (path, deleted) = ProcFS.splitDeleted(Octal.unescape(name))
-      return MappedFile(
-        start: range[0], end: range[1], permissions: String(fields[1].prefix(3)),
-        isShared: fields[1].last == "s", offset: offset, device: DeviceNumber.make(major: device[0], minor: device[1]),
-        inode: inode, path: path, isDeleted: deleted)
+  public static func parse(maps: String) -> [MappedFile] { parse(maps: Array(maps.utf8)) }
+
+  /// The same, byte by byte: a QEMU has a thousand lines, and a host fifty QEMUs.
+  static func parse(maps: [UInt8]) -> [MappedFile] {
+    var files: [MappedFile] = []
+    var index = 0
+    func number(_ radix: UInt64, until end: UInt8) -> UInt64? {
+      var value: UInt64 = 0
+      let start = index
+      while index < maps.count, maps[index] != end {
+        let byte = maps[index]
+        let digit = byte < UInt8(ascii: "a") ? UInt64(byte &- UInt8(ascii: "0")) : UInt64(byte &- UInt8(ascii: "a")) + 10
+        guard digit < radix else { return nil }
+        value = value &* radix &+ digit
+        index += 1
+      }
+      defer { index += 1 }
+      return index > start && index < maps.count ? value : nil
     }
+    while index < maps.count {
+      let end = maps[index...].firstIndex(of: UInt8(ascii: "\n")) ?? maps.count
+      defer { index = end + 1 }
+      guard let start = number(16, until: UInt8(ascii: "-")), let stop = number(16, until: UInt8(ascii: " ")), index + 5 < end
+      else { continue }
+      let permissions = maps[index..<index + 4]
+      index += 5
+      guard let offset = number(16, until: UInt8(ascii: " ")), let major = number(16, until: UInt8(ascii: ":")),
+        let minor = number(16, until: UInt8(ascii: " ")), let inode = number(10, until: UInt8(ascii: " ")), inode != 0, index < end
+      else { continue }
+      let name = String(decoding: maps[index..<end].drop { $0 == UInt8(ascii: " ") }, as: UTF8.self)
+      let (path, deleted) = ProcFS.splitDeleted(Octal.unescape(name))
+      files.append(
+        MappedFile(
+          start: start, end: stop, permissions: String(decoding: permissions.dropLast(), as: UTF8.self),
+          isShared: permissions.last == UInt8(ascii: "s"), offset: offset,
+          device: DeviceNumber.make(major: UInt32(truncatingIfNeeded: major), minor: UInt32(truncatingIfNeeded: minor)),
+          inode: inode, path: path, isDeleted: deleted))
+    }
+    return files
   }
 }
 

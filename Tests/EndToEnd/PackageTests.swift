@@ -68,7 +68,10 @@ extension EndToEnd {
         }
         #expect(try listed()["stale"].bool == false)
         try Self.replace(binary, by: "/usr/bin/qemu-system-x86_64")
-        #expect(try listed()["stale"].bool == true)
+        // The same build: stale, for its file is gone, but no update.
+        let entry = try listed()
+        #expect(entry["stale"].bool == true && entry["pending"].array.isEmpty)
+        #expect(entry["why_stale"].string == "the binary was replaced by the same build")
         #expect(try listed()["installed_version"].string?.hasPrefix("7.2.") ?? false)
         let installed = try FileFacts(binary).inode
         let old = try vm.pid()

@@ -3,19 +3,28 @@ public import Kernel
 public import QEMU
 import Sandbox
 
-/// One QEMU of this host, as `moult list` shows it: read from procfs, disturbing no monitor.
+/// One QEMU of this host, as `moult list` shows it.
 public struct InventoryEntry: Sendable {
+  public enum VersionSource: String, Sendable {
+    /// Its monitor's greeting.
+    case qmp
+    /// The file that it runs, started once with `--version`.
+    case binary
+  }
   public var name: String?
   public var pid: Int32
   public var binary: String
   public var root: String?
   /// Of the running QEMU; nil if it could not be asked.
   public var version: QEMUVersion?
+  public var versionSource: VersionSource?
   /// Of the binary that lies at that path now; nil if there is none or it could not be asked.
   public var installed: QEMUVersion?
   /// The binary, or a library it has mapped, has been replaced on disk.
-  public var isStale: Bool
+  public var isStale: Bool { whyStale != nil }
   public var whyStale: String?
+  /// What is newer on disk than what it runs on; nothing for files that were replaced by the same build.
+  public var pending: [PendingUpdate]
   /// As the command line asks for it.
   public var machine: String?
   /// What `upgrade --memory auto` would take.
@@ -26,40 +35,139 @@ public struct InventoryEntry: Sendable {
 
 extension Session {
   public func inventory() throws(Failure) -> [InventoryEntry] {
-    var versions = VersionCache()
-    var entries: [InventoryEntry] = []
+    var census = Census(reactor: reactor, upgrading: try upgradesUnderWay())
     for pid in try Locator.all() {
       // A process that ends while it is read is no VM any more.
-      do { entries.append(try entry(pid, &versions)) } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {}
+      do { try census.read(pid) } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {}
+    }
+    return try census.entries()
+  }
+
+  /// VMs that a moult works on, or did when it was killed: their monitors are left alone.
+  private func upgradesUnderWay() throws(Failure) -> Set<Int32> {
+    var pids: Set<Int32> = []
+    for record in try state.records() {
+      if record.state == .probation, try state.holder(of: record.key) == nil { continue }
+      pids.formUnion([record.old.pid, record.new?.process.pid, record.spawned?.pid].compactMap { $0 })
+    }
+    return pids
+  }
+}
+
+/// Reads all VMs of a host: first each by itself, then what is asked once for all of them.
+private struct Census {
+  private struct Subject {
+    var pid: Int32
+    var startTime: UInt64
+    var description: MachineDescription
+    var root: String?
+    var view: FileView
+    var binary: String
+    var replaced: [ReplacedFile]
+    var memory: [ObservedMemory]
+    var usesKVM: Bool
+    var manager: String?
+  }
+  private var subjects: [Subject] = []
+  private var check = ReplacementCheck()
+  private var versions = VersionCache()
+  private var survey: MonitorSurvey
+  private let upgrading: Set<Int32>
+  /// Unix sockets by network namespace.
+  private var sockets: [String: [UnixSocketEntry]] = [:]
+
+  init(reactor: Reactor, upgrading: Set<Int32>) {
+    survey = MonitorSurvey(reactor: reactor)
+    self.upgrading = upgrading
+  }
+
+  mutating func read(_ pid: Int32) throws(Failure) {
+    let arguments = try ProcFS.arguments(of: pid)
+    let description = MachineDescription(CommandLine(argv: arguments))
+    let root = try Observer.root(of: pid)
+    let binary = try ProcFS.executable(of: pid).path
+    let base = try ProcFS.workingDirectory(of: pid)
+    let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
+    let descriptors = try ProcFS.openDescriptors(of: pid)
+    let status = try ProcessStatus.read(pid: pid)
+    let view = try FileView.of(pid, tree: root)
+    let units = try CgroupMembership.of(process: pid).flatMap { Paths.components($0.path) }
+    subjects.append(
+      Subject(
+        pid: pid, startTime: status.startTime, description: description, root: root, view: view, binary: binary,
+        replaced: try check.replaced(pid, binary: binary, view: view),
+        memory: try Observer.memory(description, pid: pid, absolute: absolute, descriptors: descriptors),
+        usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
+        manager: units.last { $0.hasSuffix(".service") || $0.hasSuffix(".scope") }))
+    // A stopped process would not answer, and an upgrade must meet no other client.
+    guard !upgrading.contains(pid), !["T", "t", "Z"].contains(status.state) else { return }
+    survey.ask(
+      pid, at: description.qmpSockets.map(absolute), own: Set(descriptors.compactMap(\.socketInode)), sockets: try sockets(of: pid))
+  }
+
+  /// Those of the process's network namespace, and of ours: a connection is in its client's.
+  private mutating func sockets(of pid: Int32) throws(Failure) -> [UnixSocketEntry] {
+    let (theirs, ours) = (try ProcFS.namespace("net", of: pid), try ProcFS.namespace("net", of: getpid()))
+    if sockets[ours] == nil { sockets[ours] = try UnixSocketTable.read() }
+    if sockets[theirs] == nil { sockets[theirs] = try UnixSocketTable.read(networkOf: pid) }
+    return (sockets[theirs] ?? []) + (theirs == ours ? [] : sockets[ours] ?? [])
+  }
+
+  mutating func entries() throws(Failure) -> [InventoryEntry] {
+    let greeted = try survey.answers()
+    let host = subjects.isEmpty ? [] : try HostUpdates.pending()
+    let virtualization = subjects.contains(where: \.usesKVM) ? try HostUpdates.virtualization() : nil
+    let packages = try packages()
+    let log = packages.isEmpty ? "" : try PackageDatabase.log()
+    var entries: [InventoryEntry] = []
+    for subject in subjects {
+      let isReplaced = subject.replaced.first?.path == subject.binary
+      let greeting = greeted[subject.pid]
+      // In a root tree only the tree's own binary can be started, which is not what runs once it was replaced.
+      let version = greeting
+        ?? (subject.root != nil && isReplaced ? nil : versions.version(of: "/proc/\(subject.pid)/exe", root: subject.root, as: subject.binary, pid: subject.pid))
+      var installed = version
+      if isReplaced {
+        installed = subject.root == nil && !subject.view.isOurs
+          ? nil : versions.version(of: (subject.root ?? "") + subject.binary, root: subject.root, as: subject.binary, pid: subject.pid)
+      }
+      let (decision, _) = MemoryDecision.decide(
+        asked: .auto, memory: subject.memory, ramBytes: 0, sender: version ?? QEMUVersion(major: 99, minor: 0),
+        room: MemoryRoom(host: .max, cgroup: nil, cgroupPath: nil))
+      var pending = PendingUpdate.ofFiles(
+        subject.replaced, binary: subject.binary, packages: packages[subject.view] ?? [:], version: version, installed: installed,
+        before: try PackageDatabase.replaced(since: Self.moment(subject.startTime), log: log))
+      pending += host + (subject.usesKVM ? [virtualization].compactMap { $0 } : [])
+      entries.append(
+        InventoryEntry(
+          name: subject.description.name, pid: subject.pid, binary: subject.binary, root: subject.root, version: version,
+          versionSource: greeting != nil ? .qmp : version != nil ? .binary : nil, installed: installed,
+          whyStale: ReplacedFile.sentence(subject.replaced, binary: subject.binary), pending: pending,
+          machine: subject.description.machine, memory: decision.strategy, manager: subject.manager))
     }
     return entries
   }
 
-  private func entry(_ pid: Int32, _ versions: inout VersionCache) throws(Failure) -> InventoryEntry {
-    let arguments = try ProcFS.arguments(of: pid)
-    let description = MachineDescription(CommandLine(argv: arguments))
-    let root = try Observer.root(of: pid)
-    let executable = try Observer.executable(of: pid, root: root)
-    let base = try ProcFS.workingDirectory(of: pid)
-    var why: String?
-    if executable.deleted {
-      why = "the binary was replaced"
-    } else if let library = try ProcFS.mappedFiles(of: pid).first(where: { $0.isDeleted && $0.permissions.contains("x") && $0.path.hasPrefix("/") }) {
-      why = "\(Paths.base(library.path)) was replaced"
+  /// The packages of what has taken the place of replaced files, asked once for each view.
+  private func packages() throws(Failure) -> [FileView: [String: InstalledPackage]] {
+    var found: [FileView: [String: InstalledPackage]] = [:]
+    for (view, subjects) in Dictionary(grouping: subjects, by: \.view) {
+      let paths = Set(subjects.flatMap { $0.replaced.filter { $0.successor == .other }.map(\.successorPath) })
+      let owners = try PackageDatabase.owners(of: paths, inRoot: view.directory(of: subjects[0].pid))
+      if !owners.isEmpty { found[view] = owners }
     }
-    let running = versions.version(of: "/proc/\(pid)/exe", root: root, as: executable.path, pid: pid)
-    let installed = executable.deleted && root == nil ? versions.version(of: executable.path, root: nil, as: executable.path, pid: pid) : running
-    let memory = try Observer.memory(
-      description, pid: pid, absolute: { $0.hasPrefix("/") ? $0 : Stage.join(base, $0) }, descriptors: try ProcFS.openDescriptors(of: pid))
-    // Room is the planner's concern: here only what the memory is.
-    let (decision, _) = MemoryDecision.decide(
-      asked: .auto, memory: memory, ramBytes: 0, sender: running ?? QEMUVersion(major: 99, minor: 0),
-      room: MemoryRoom(host: .max, cgroup: nil, cgroupPath: nil))
-    let units = try CgroupMembership.of(process: pid).flatMap { Paths.components($0.path) }
-    return InventoryEntry(
-      name: description.name, pid: pid, binary: executable.path, root: root, version: running, installed: installed,
-      isStale: why != nil, whyStale: why, machine: description.machine, memory: decision.strategy,
-      manager: units.last { $0.hasSuffix(".service") || $0.hasSuffix(".scope") })
+    return found
+  }
+
+  /// A process's start as dpkg's log writes times.
+  /// - Parameter startTime: clock ticks since boot.
+  private static func moment(_ startTime: UInt64) throws(Failure) -> String {
+    let boot = try Files.readText("/proc/stat").split(separator: "\n").first { $0.hasPrefix("btime ") }
+    var time = time_t(boot.flatMap { Int($0.dropFirst("btime ".count)) } ?? 0) + time_t(startTime) / sysconf(CInt(_SC_CLK_TCK))
+    var parts = tm()
+    localtime_r(&time, &parts)
+    func two(_ value: CInt) -> String { value < 10 ? "0\(value)" : "\(value)" }
+    return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday)) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
   }
 }
 

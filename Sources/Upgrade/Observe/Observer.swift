@@ -162,7 +162,7 @@ public enum Observer {
         clients = established(at: path, sockets: try UnixSocketTable.read(networkOf: pid), own: own)
       }
       if let entry = clients.first {
-        let holder = entry.peerInode.flatMap { Self.holder(ofSocket: $0) }
+        let holder = try entry.peerInode.flatMap { (inode: UInt64) throws(Failure) in try SocketHolders.find([inode])[inode]?.description }
         last = Failure(
           step: "reach the VM", subject: path, reason: "its QMP monitor is held by \(holder ?? "another client")",
           hint: "a monitor serves one client at a time: end that one, or give the VM a second -qmp socket")
@@ -179,19 +179,6 @@ public enum Observer {
       }
     }
     throw last ?? Failure(step: "reach the VM", subject: "\(pid)", reason: "it has no QMP monitor")
-  }
-
-  /// The process that has a socket open, as `name (pid N)`.
-  private static func holder(ofSocket inode: UInt64) -> String? {
-    guard let pids = try? ProcFS.allPids() else { return nil }
-    for pid in pids {
-      // Processes that end meanwhile are passed over.
-      guard let descriptors = try? ProcFS.openDescriptors(of: pid) else { continue }
-      if descriptors.contains(where: { $0.socketInode == inode }), let status = try? ProcFS.status(pid) {
-        return "\(status.name) (pid \(pid))"
-      }
-    }
-    return nil
   }
 
   /// Connections that QEMU accepted at a listening socket: they carry the path it was bound to.

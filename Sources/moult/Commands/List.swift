@@ -5,27 +5,59 @@ import Upgrade
 
 struct List: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "List every QEMU of this host: what it runs, and whether that is still what is installed.")
+    abstract: "List every QEMU of this host: what it runs, whether that is still what is installed, and what brings updates into use.",
+    discussion: """
+      A VM is stale when its binary or a library that it runs was replaced on disk. For each pending update it says what \
+      resolves it: `moult upgrade`, or a reboot of the host.
+      """)
 
+  /// As terraform's -detailed-exitcode: 1 stays what it is everywhere, a failure.
+  private static let somethingPending = ExitCode(2)
+
+  @Flag(help: "Only the VMs that are stale or have an update pending.")
+  var stale = false
+  @Flag(help: "End with 2 if a VM is stale or has an update pending.")
+  var exitCode = false
   @OptionGroup var output: OutputOptions
 
   func run() throws {
+    var isCurrent = true
     try reporting(output) {
       let session = try Session()
-      let found = try session.inventory()
-      if output.isJSON {
-        try Output.json(found.map(Document.init))
-      } else {
-        let rows = found.map { vm in
-          [
-            vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.isStale ? "stale: \(vm.whyStale ?? "")" : "current",
-            vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary,
-          ]
-        }
-        Output.data(Output.table([["NAME", "PID", "VERSION", "STATE", "MACHINE", "MEMORY", "MANAGER", "BINARY"]] + rows))
-      }
+      var found = try session.inventory()
+      let pending = found.filter { $0.isStale || !$0.pending.isEmpty }
+      isCurrent = pending.isEmpty
+      if stale { found = pending }
+      if output.isJSON { try Output.json(found.map(Document.init)) } else { Output.data(Self.text(found)) }
       return .done
     }
+    if exitCode, !isCurrent { throw Self.somethingPending }
+  }
+
+  private static func text(_ found: [InventoryEntry]) -> String {
+    let rows = found.map { vm in
+      [
+        vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.whyStale.map { "stale: \($0)" } ?? "current",
+        vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary,
+      ]
+    }
+    var text = Output.table([["NAME", "PID", "VERSION", "STATE", "MACHINE", "MEMORY", "MANAGER", "BINARY"]] + rows)
+    var updates: [(update: PendingUpdate, vms: [String])] = []
+    for vm in found {
+      for update in vm.pending {
+        let name = vm.name ?? String(vm.pid)
+        if let index = updates.firstIndex(where: { $0.update == update }) { updates[index].vms.append(name) } else { updates.append((update, [name])) }
+      }
+    }
+    guard !updates.isEmpty else { return text }
+    let pending = updates.map { update, vms in
+      [
+        Output.shortened(update.what, to: 40), update.package ?? "-", update.running ?? "?", update.installed ?? "?", update.resolution.rawValue,
+        vms.count == found.count && vms.count > 1 ? "all" : Output.shortened(vms.joined(separator: ", "), to: 40),
+      ]
+    }
+    text += "\n\n" + Output.table([["UPDATE", "PACKAGE", "RUNNING", "INSTALLED", "RESOLVED BY", "VMS"]] + pending)
+    return text
   }
 
   private struct Document: Encodable {
@@ -34,9 +66,11 @@ struct List: ParsableCommand {
     var binary: String
     var root: String?
     var version: String?
+    var version_from: String?
     var installed_version: String?
     var stale: Bool
     var why_stale: String?
+    var pending: [Update]
     var machine: String?
     var memory: String
     var manager: String?
@@ -47,12 +81,30 @@ struct List: ParsableCommand {
       binary = vm.binary
       root = vm.root
       version = vm.version?.description
+      version_from = vm.versionSource?.rawValue
       installed_version = vm.installed?.description
       stale = vm.isStale
       why_stale = vm.whyStale
+      pending = vm.pending.map(Update.init)
       machine = vm.machine
       memory = vm.memory.rawValue
       manager = vm.manager
+    }
+  }
+
+  private struct Update: Encodable {
+    var what: String
+    var package: String?
+    var running: String?
+    var installed: String?
+    var resolved_by: String
+
+    init(_ update: PendingUpdate) {
+      what = update.what
+      package = update.package
+      running = update.running
+      installed = update.installed
+      resolved_by = update.resolution.rawValue
     }
   }
 }
