@@ -36,7 +36,9 @@ let package = Package(
     .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel"], path: "Benchmarks/moult-bench"),
     // What must hold for every input of a parser: replayed by the unit tests, searched by `make fuzz`.
     .target(name: "FuzzTargets", dependencies: ["QEMU"], path: "Tests/Fuzz/Targets"),
-    .testTarget(name: "KernelTests", dependencies: ["Kernel"], path: "Tests/Kernel"),
+    // A process that the tests of descriptor exchange stop in the middle of what it does.
+    .executableTarget(name: "tracee", path: "Tests/Tracee"),
+    .testTarget(name: "KernelTests", dependencies: ["Kernel", "tracee"], path: "Tests/Kernel"),
     .testTarget(name: "SandboxTests", dependencies: ["Sandbox"], path: "Tests/Sandbox"),
     .testTarget(name: "QEMUTests", dependencies: ["QEMU", "FuzzTargets"], path: "Tests/QEMU"),
     .testTarget(name: "UpgradeTests", dependencies: ["Kernel", "Sandbox", "QEMU", "Upgrade"], path: "Tests/Upgrade"),

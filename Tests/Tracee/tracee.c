@@ -1,0 +1,109 @@
+// A process for the tests of descriptor exchange: waits in some way, then says what it reads from descriptor 0.
+//   tracee MODE     says `ready` first, `got TEXT` then, and ends; anything that should not be is said instead
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t alarms;
+static atomic_int stop;
+static atomic_long spins;
+
+static void count(int signal) { (void)signal; alarms++; }
+
+static void *spin(void *unused) {
+  (void)unused;
+  while (!stop) spins++;
+  return NULL;
+}
+
+static long milliseconds(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+static void filter(unsigned action) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_dup3, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, action),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+int main(int argc, char **argv) {
+  const char *mode = argc > 1 ? argv[1] : "read";
+  pthread_t threads[3];
+  int threadCount = 0, epoll = -1;
+  setvbuf(stdout, NULL, _IONBF, 0);
+  if (!strcmp(mode, "threads"))
+    while (threadCount < 3) pthread_create(&threads[threadCount++], NULL, spin, NULL);
+  if (!strcmp(mode, "alarms")) {
+    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
+    struct itimerval every = {{0, 500}, {0, 500}};
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &every, NULL);
+  }
+  if (!strcmp(mode, "epoll")) {
+    struct epoll_event event = {.events = EPOLLIN};
+    epoll = epoll_create1(0);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, 4, &event);
+  }
+  if (!strcmp(mode, "refused")) filter(SECCOMP_RET_ERRNO | EPERM);
+  if (!strcmp(mode, "killed")) filter(SECCOMP_RET_KILL_PROCESS);
+  double before = 1.0 / 3;
+  printf("ready\n");
+  if (!strcmp(mode, "ppoll") || !strcmp(mode, "threads")) {
+    sigset_t none;
+    sigemptyset(&none);
+    struct pollfd entry = {.fd = 0, .events = POLLIN};
+    int result = ppoll(&entry, 1, NULL, &none);
+    if (result != 1) printf("ppoll %d errno %d\n", result, errno);
+  } else if (!strcmp(mode, "nanosleep")) {
+    long start = milliseconds();
+    struct timespec time = {0, 300000000};
+    int result = nanosleep(&time, NULL);
+    long slept = milliseconds() - start;
+    if (result != 0 || slept < 300 || slept > 20000) printf("nanosleep %d after %ld ms, errno %d\n", result, slept, errno);
+  } else if (!strcmp(mode, "epoll")) {
+    struct epoll_event event;
+    int result = epoll_wait(epoll, &event, 1, -1);
+    // The one wait that the kernel does not begin anew after any signal or stop (signal(7)).
+    if (result != 1 && errno != EINTR) printf("epoll_wait %d errno %d\n", result, errno);
+  } else if (!strcmp(mode, "spin")) {
+    for (long end = milliseconds() + 300; milliseconds() < end;) {}
+  }
+  char text[100];
+  ssize_t size = read(0, text, sizeof text - 1);
+  if (size < 0) printf("read errno %d\n", errno);
+  text[size < 0 ? 0 : size] = 0;
+  stop = 1;
+  for (int i = 0; i < threadCount; i++) pthread_join(threads[i], NULL);
+  if (threadCount && !spins) printf("no spins\n");
+  if (!strcmp(mode, "alarms") && alarms < 10) printf("%d alarms\n", (int)alarms);
+  sigset_t mask;
+  sigprocmask(SIG_SETMASK, NULL, &mask);
+  for (int signal = 1; signal < 32; signal++)
+    if (sigismember(&mask, signal)) printf("signal %d is blocked\n", signal);
+  if (before * 3 != 1.0) printf("floating point\n");
+  printf("got %s\n", text);
+  return 0;
+}
