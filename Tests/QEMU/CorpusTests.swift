@@ -43,6 +43,9 @@ import Testing
         #expect(!option.parameters.isMalformed, "\(path): \(option.text)")
       }
       if getenv("MOULT_CORPUS_VERBOSE") != nil {
+        for option in description.unknown {
+          print("\(path.split(separator: "/").suffix(2).joined(separator: "/"))\tunknown\t\(option.prefix(160))")
+        }
         for blocker in description.blockers {
           print("\(path.split(separator: "/").suffix(2).joined(separator: "/"))\t\(blocker.reason)\t\(blocker.option.prefix(160))")
         }

@@ -38,7 +38,7 @@ public struct Binding: Sendable, Hashable {
 
   public var kind: Kind
   public var role: Role
-  /// A path, `host:port`, interface name, descriptor number or device address, as written.
+  /// A path, `host:port`, interface name, descriptor number or device address: docs/bindings.md says which.
   public var address: String
   /// The option that makes it, verbatim.
   public var option: String
@@ -74,6 +74,12 @@ public struct Blocker: Sendable, Hashable {
     self.reason = reason
     self.wayOut = wayOut
   }
+}
+
+/// Why something cannot be handed over, and what the VM's owner can do.
+struct Refusal: Hashable {
+  var reason: String
+  var wayOut: String
 }
 
 /// A file that QEMU opens by path.

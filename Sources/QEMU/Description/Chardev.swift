@@ -18,6 +18,24 @@ struct Chardev {
     backend == "socket" && !parameters.isOn("abstract") ? parameters["path"] : nil
   }
 
+  /// The kind of binding that its consumer makes of it; nil if the transport tells.
+  var consumedKind: Binding.Kind? {
+    if consumers.contains(where: { $0.hasPrefix("tpmdev") }) { return .tpm }
+    return consumers.contains { $0.contains("vhost-user") } ? .vhostUser : nil
+  }
+
+  /// `host:port` of a TCP socket; of a UDP one `host:port` that it sends to, and `@host:port` that it is bound
+  /// to if that is said, as in `-serial udp:`.
+  var networkAddress: String {
+    func join(_ host: String?, _ port: String?) -> String {
+      let host = host ?? ""
+      return (host.contains(":") && port != nil ? "[\(host)]" : host) + (port.map { ":" + $0 } ?? "")
+    }
+    let remote = join(parameters["host"], parameters["port"])
+    guard parameters["localaddr"] != nil || parameters["localport"] != nil else { return remote }
+    return remote + "@" + join(parameters["localaddr"], parameters["localport"])
+  }
+
   /// The old short form that `-serial`, `-monitor`, … take (`qemu_chr_parse_compat`); nil if QEMU
   /// would not take it.
   init?(legacy text: String, id: String, option: String) {
@@ -50,9 +68,18 @@ struct Chardev {
       } else if let address = ["tcp:", "telnet:", "tn3270:", "websocket:"].lazy.compactMap(rest).first {
         backend = "socket"
         parameters = OptionValue(address, impliedKey: "host")
+        Self.splitPort(&parameters, host: "host", port: "port")
+        // gdbstub.c: gdb's TCP port always listens.
+        if id == "gdb" { parameters.set("server", to: true) }
       } else if let address = rest("udp:") {
         backend = "udp"
-        parameters = OptionValue(address, impliedKey: "host")
+        let sides = address.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
+        parameters.set("host", to: String(sides[0]))
+        Self.splitPort(&parameters, host: "host", port: "port")
+        if sides.count == 2 {
+          parameters.set("localaddr", to: String(sides[1]))
+          Self.splitPort(&parameters, host: "localaddr", port: "localport")
+        }
       } else if text.hasPrefix("/dev/parport") || text.hasPrefix("/dev/ppi") {
         backend = "parallel"
         parameters.set("path", to: text)
@@ -63,6 +90,15 @@ struct Chardev {
         return nil
       }
     }
+  }
+
+  /// Takes `host:port` or `[host]:port` apart.
+  private static func splitPort(_ parameters: inout OptionValue, host hostKey: String, port portKey: String) {
+    guard let text = parameters[hostKey], let colon = text.lastIndex(of: ":") else { return }
+    var host = text[..<colon]
+    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+    parameters.set(hostKey, to: String(host))
+    parameters.set(portKey, to: String(text[text.index(after: colon)...]))
   }
 
   init(id: String, backend: String, parameters: OptionValue, option: String) {

@@ -1,8 +1,10 @@
 /// One block node of the command line: what it opens and what it stands on.
 struct BlockNode {
   var name: String?
-  var driver: String
+  /// The path of the host that it opens.
   var filename: String?
+  /// What it opens if that is no plain path.
+  var target: BlockDriver.Target?
   /// As the node says itself; nil if it does not.
   var readOnly: Bool?
   var autoReadOnly = false
@@ -10,50 +12,62 @@ struct BlockNode {
   var children: [String] = []
   /// Places in the list of the nodes inside it.
   var inner: [Int] = []
-  var driveID: String?
+  /// What it only reads where it has nothing of its own: a place in the list, or a name.
+  var innerBacking: Int?
+  var backing: String?
+  var drive: Drive
   var rootName: String?
-  var option: String
+
+  /// The option that the node belongs to.
+  struct Drive {
+    var option: CommandOption
+    /// `id` of `-drive`.
+    var id: String?
+    /// As the option says; nil if each node says it for itself.
+    var readOnly: Bool?
+    /// Flash memory of the machine, not a disk.
+    var isFirmware = false
+  }
 }
 
 extension Describer {
   /// `-drive` and `-blockdev`: a tree of nodes, in dotted keys or nested JSON.
   mutating func blockOption(_ option: CommandOption, _ parameters: OptionValue) {
-    let isDrive = option.name == "drive"
     var entries = parameters.entries.map { ($0.key, $0.value) }
-    if isDrive {
-      drive(option, parameters)
-      // The filename of a -drive has its own rules, and is read by them.
-      if let name = parameters["file"] {
-        entries.removeAll { $0.0 == "file" || $0.0 == "node-name" }
-        drive(
-          filename: name, option, readOnly: isReadOnlyDrive(parameters), id: parameters["id"],
-          nodeName: parameters["node-name"], driver: parameters["file.driver"])
-      }
+    guard option.name == "drive" else {
+      _ = nodes(entries, BlockNode.Drive(option: option))
+      return
     }
-    _ = nodes(
-      entries, option: option.text, driveID: isDrive ? parameters["id"] : nil,
-      isReadOnly: isDrive ? isReadOnlyDrive(parameters) : nil)
+    let drive = self.drive(option, parameters)
+    // The file name of a -drive has its own rules, and is read by them.
+    if let name = parameters["file"] {
+      entries.removeAll { $0.0 == "file" || $0.0 == "node-name" }
+      self.drive(filename: name, drive, nodeName: parameters["node-name"], driver: parameters["file.driver"])
+    }
+    _ = nodes(entries, drive)
   }
 
-  private func isReadOnlyDrive(_ parameters: OptionValue) -> Bool {
-    parameters.isOn("readonly") || parameters.isOn("read-only") || parameters["media"] == "cdrom"
-  }
-
-  private mutating func drive(_ option: CommandOption, _ parameters: OptionValue) {
+  private mutating func drive(_ option: CommandOption, _ parameters: OptionValue) -> BlockNode.Drive {
     if let id = parameters["id"] { result.driveIDs.append(id) }
     if parameters["if"] == "virtio" { result.anonymousDevices += 1 }
-    if parameters.isOn("snapshot") {
+    let isSnapshot = parameters.isOn("snapshot")
+    if isSnapshot {
       block(
         option, "the guest's writes are in a temporary file that only the old QEMU can see",
         "start the VM on an overlay image instead of snapshot=on")
     }
+    let readOnly =
+      isSnapshot || parameters.isOn("readonly") || parameters.isOn("read-only") || parameters["media"] == "cdrom"
+    return BlockNode.Drive(
+      option: option, id: parameters["id"], readOnly: readOnly || has("snapshot"),
+      isFirmware: parameters["if"] == "pflash")
   }
 
   /// Builds the nodes of one tree; gives the place of its root.
   private mutating func nodes(
-    _ entries: [(String, String)], option: String, driveID: String?, isReadOnly: Bool?,
-    rootName: String? = nil
+    _ entries: [(String, String)], _ drive: BlockNode.Drive, isRoot: Bool = true, rootName: String? = nil
   ) -> Int? {
+    let option = drive.option
     var own: [String: String] = [:]
     var nested: [(key: String, entries: [(String, String)])] = []
     for (key, value) in entries {
@@ -78,43 +92,38 @@ extension Describer {
         nested.append((head, [(String(tail), value)]))
       }
     }
-    var driver = own["driver"] ?? own["format"] ?? ""
-    if driver.isEmpty, let filename = own["filename"] {
-      // Without a driver the file name may say it.
-      let (scheme, path) = BlockDriver.split(filename)
-      driver = scheme ?? ""
-      own["filename"] = path
-    }
+    // `filename` as a key is a path, whatever it looks like: only a file name alone has a protocol.
+    let driver = own["driver"] ?? own["format"] ?? ""
+    let name = own["node-name"]
     var node = BlockNode(
-      name: own["node-name"], driver: driver, filename: own["filename"],
-      readOnly: own["read-only"].map(OptionValue.isOn) ?? isReadOnly,
-      autoReadOnly: own["auto-read-only"].map(OptionValue.isOn) ?? false, driveID: driveID,
-      rootName: rootName ?? own["node-name"], option: option)
-    if let name = node.name { result.nodeNames.append(name) }
+      name: name, filename: own["filename"], target: BlockDriver.target(driver, own),
+      readOnly: own["read-only"].map(OptionValue.isOn) ?? (isRoot ? drive.readOnly : nil),
+      autoReadOnly: own["auto-read-only"].map(OptionValue.isOn) ?? false, drive: drive,
+      rootName: rootName ?? name)
+    if let name { result.nodeNames.append(name) }
     for key in Self.childKeys {
-      if let child = own[key], key != "filename" { node.children.append(child) }
+      if let child = own[key] { node.children.append(child) }
     }
+    node.backing = own["backing"]
     node.children += own.filter { $0.key.hasPrefix("children.") }.map(\.value)
-    let rules = BlockDriver.rules(driver, own)
-    if let refusal = rules {
-      refuse(
-        refusal.kind, refusal.kind == .blockRemote ? .connect : .own, refusal.address, option,
-        refusal.reason, refusal.wayOut)
-      node.filename = nil
-    } else if !driver.isEmpty, !BlockDriver.known.contains(driver) {
-      if !result.unknown.contains(option) { result.unknown.append(option) }
-      block(
-        option, "no QEMU is known to have the block driver \(driver)",
-        "remove it, or report it to the makers of moult")
+    switch driver {
+    case "blkdebug":
+      if let path = own["config"] { file(path, .other, option) }
+    case "blklogwrites":
+      block(option, "the log of writes would be truncated", "start the VM without blklogwrites")
+    case "replication":
+      block(option, "replication (COLO) has two QEMUs of its own", "stop the replication")
+    case _ where !driver.isEmpty && node.target == nil && !BlockDriver.known.contains(driver):
+      unknown(option, "no QEMU is known to have the block driver \(driver)")
+    default: break
     }
     let place = blockNodes.count
     let rootName = node.rootName
     blockNodes.append(node)
     for child in nested {
-      if let index = nodes(
-        child.entries, option: option, driveID: driveID, isReadOnly: nil, rootName: rootName)
-      {
+      if let index = nodes(child.entries, drive, isRoot: false, rootName: rootName) {
         blockNodes[place].inner.append(index)
+        if child.key == "backing" { blockNodes[place].innerBacking = index }
       }
     }
     return place
@@ -132,51 +141,43 @@ extension Describer {
   /// A file name as `-drive file=`, `-hda` and a bare word take it: with a protocol in front, or as
   /// JSON after `json:`, or a path.
   mutating func drive(
-    filename: String, _ option: CommandOption, readOnly: Bool, id: String? = nil,
-    nodeName: String? = nil, driver: String? = nil
+    filename: String, _ drive: BlockNode.Drive, nodeName: String? = nil, driver: String? = nil
   ) {
     if filename.isEmpty { return }
+    let option = drive.option
     if filename.hasPrefix("json:") {
       let json = OptionValue(String(filename.dropFirst("json:".count)))
       if !json.isJSON || json.isMalformed {
         block(option, "the file name starts with json: but is not valid JSON", "check the command line")
         return
       }
-      _ = nodes(
-        json.entries.map { ($0.key, $0.value) }, option: option.text, driveID: id,
-        isReadOnly: readOnly, rootName: nodeName)
+      _ = nodes(json.entries.map { ($0.key, $0.value) }, drive, rootName: nodeName)
       return
     }
     let (scheme, path) = BlockDriver.split(filename)
-    var own = ["driver": driver ?? "", "filename": path]
-    if let scheme { own["driver"] = scheme }
-    if let refusal = BlockDriver.rules(own["driver"] ?? "", own, filename: filename) {
-      refuse(
-        refusal.kind, refusal.kind == .blockRemote ? .connect : .own, refusal.address, option.text,
-        refusal.reason, refusal.wayOut)
-      return
-    }
-    if let scheme, !BlockDriver.known.contains(scheme) {
+    let driver = scheme ?? driver ?? ""
+    let target = BlockDriver.target(driver, ["filename": path], filename: filename)
+    if target == nil, let scheme, !BlockDriver.known.contains(scheme) {
       unknown(option, "no QEMU is known to open \(scheme):")
       return
     }
     if scheme == "null-co" || scheme == "null-aio" { return }
     blockNodes.append(
       BlockNode(
-        name: nodeName, driver: "file", filename: path, readOnly: readOnly, driveID: id,
-        rootName: nodeName, option: option.text))
+        name: nodeName, filename: path, target: target, readOnly: drive.readOnly, drive: drive,
+        rootName: nodeName))
     if let nodeName { result.nodeNames.append(nodeName) }
   }
 
-  /// Decides which images are written to, once all nodes are known.
+  /// Decides what each leaf is for and which images are written to, once all nodes are known.
   mutating func finishBlock() {
     var readers: [Int: [Int]] = [:]
-    var byName: [String: Int] = [:]
+    var byName: [String: [Int]] = [:]
     for (index, node) in blockNodes.enumerated() {
-      if let name = node.name { byName[name] = index }
+      for name in [node.name, node.drive.id].compactMap(\.self) { byName[name, default: []].append(index) }
     }
     for (index, node) in blockNodes.enumerated() {
-      for child in node.inner + node.children.compactMap({ byName[$0] }) {
+      for child in node.inner + node.children.compactMap({ byName[$0]?.first }) {
         readers[child, default: []].append(index)
       }
     }
@@ -189,20 +190,53 @@ extension Describer {
       guard isInner || node.autoReadOnly, !parents.isEmpty, depth < 64 else { return false }
       return parents.allSatisfy { isReadOnly($0, depth + 1) }
     }
+    /// Backing files are read, whatever the right is that they are opened with.
+    func isBacking(_ index: Int, _ depth: Int) -> Bool {
+      let parents = readers[index] ?? []
+      guard !parents.isEmpty, depth < 64 else { return false }
+      return parents.allSatisfy { parent in
+        blockNodes[parent].innerBacking == index
+          || blockNodes[parent].backing.map { byName[$0]?.first == index } ?? false || isBacking(parent, depth + 1)
+      }
+    }
+    /// The nodes below (and with) those of this node name or drive id.
+    func below(_ name: String) -> Set<Int> {
+      var found: Set<Int> = []
+      var next = byName[name] ?? []
+      while let index = next.popLast() {
+        guard found.insert(index).inserted else { continue }
+        next += readers.filter { $0.value.contains(index) }.map(\.key)
+      }
+      return found
+    }
+    var firmware: Set<Int> = []
+    for name in firmwareNodes { firmware.formUnion(below(name)) }
+    var refusals: [Int: Refusal] = [:]
+    for (name, refusal) in backendRefusals { for index in below(name) { refusals[index] = refusal } }
+
     for (index, node) in blockNodes.enumerated() {
+      let option = node.drive.option
+      let writable = !isReadOnly(index, 0) && !isBacking(index, 0)
+      let role: Binding.Role = writable ? .own : .share
+      if let target = node.target {
+        refuse(
+          target.kind, target.role ?? role, target.address, option.text, target.refusal.reason, target.refusal.wayOut)
+        continue
+      }
       guard let path = node.filename, !path.isEmpty else { continue }
-      let writable = !isReadOnly(index, 0)
       result.images.append(
         ImageReference(
-          path: path, driveID: node.driveID, nodeName: node.name, rootNodeName: node.rootName,
-          writable: writable, option: node.option))
-      result.files.append(
-        FileReference(path: path, use: .image, writable: writable, option: node.option))
+          path: path, driveID: node.drive.id, nodeName: node.name, rootNodeName: node.rootName,
+          writable: writable, option: option.text))
+      result.files.append(FileReference(path: path, use: .image, writable: writable, option: option.text))
+      let isFirmware = node.drive.isFirmware || firmware.contains(index)
       bind(
-        .disk, writable ? .own : .share, path, node.option, .reopen,
-        writable
-          ? "both QEMUs open it; the right to write moves with the guest"
-          : "both QEMUs only read it")
+        isFirmware ? .file : .disk, role, path, option.text,
+        refusals[index] == nil ? .reopen : .refuse,
+        refusals[index]?.reason
+          ?? (writable
+            ? "both QEMUs open it; the right to write moves with the guest" : "both QEMUs only read it"),
+        purpose: isFirmware ? "firmware" : "")
     }
   }
 }

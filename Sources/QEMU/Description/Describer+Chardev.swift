@@ -44,7 +44,6 @@ extension Describer {
     if isMonitor { result.monitors.append(Monitor(mode: isQMP ? .qmp : .hmp, chardev: id)) }
   }
 
-
   /// Notes that an option uses a chardev. The chardev may come later in the command line.
   mutating func consume(_ id: String, by consumer: String, _ option: CommandOption) {
     pendingConsumers.append((id, consumer, option))
@@ -78,16 +77,20 @@ extension Describer {
     }
     switch chardev.backend {
     case "null", "ringbuf", "memory", "vc", "msmouse", "wctablet", "testdev", "mux", "hub",
-      "spicevmc", "spiceport":
-      break  // Inside of QEMU.
+      "spicevmc", "spiceport", "dbus":
+      break  // Inside of QEMU, or a channel of the display.
     case "stdio": result.usesStandardInput = true
     case "socket": bindSocket(chardev, purpose)
     case "udp":
       refuse(
-        .udpSocket, .connect, networkAddress(chardev.parameters), chardev.option,
+        .udpSocket, .connect, chardev.networkAddress, chardev.option,
         "a UDP socket in a private network namespace reaches nobody",
         "use a unix socket", purpose: purpose)
     case "file":
+      if path.hasPrefix("/dev/fdset/") {
+        refuseDevice(.file, "opened from a descriptor that was passed by number, which the new QEMU would not have", "start the VM with the file's path")
+        return
+      }
       bind(
         .file, .own, path, chardev.option, .share, "opened for appending by both QEMUs",
         purpose: purpose)
@@ -104,10 +107,8 @@ extension Describer {
       refuseDevice(.file, "both QEMUs would read from the same pipe", "use a unix socket (server=on,wait=off)")
     case "serial", "tty", "parallel", "parport", "braille", "console":
       refuseDevice(.file, "a device of the host has one owner", "detach the device from the VM")
-    case "dbus":
-      refuseDevice(.display, "a D-Bus display cannot be handed over", "use -display none and -vnc unix:PATH")
     case "qemu-vdagent":
-      refuseDevice(.display, "the clipboard agent blocks migration", "start the VM without qemu-vdagent")
+      block(chardev.option, "the clipboard agent blocks migration", "start the VM without qemu-vdagent")
     default:
       let option = CommandOption(name: "chardev", value: chardev.backend)
       if !result.unknown.contains(chardev.option) { result.unknown.append(chardev.option) }
@@ -117,42 +118,48 @@ extension Describer {
     }
   }
 
+  /// One socket is one binding: a back end's own kind, or the transport's.
   private mutating func bindSocket(_ chardev: Chardev, _ purpose: String) {
     let parameters = chardev.parameters
-    if let fd = parameters["fd"] {
-      refuse(
-        .fd, .own, fd, chardev.option,
-        "a socket passed by number, which the new QEMU would not have",
-        "start the VM with path= instead of fd=", purpose: purpose)
-      return
+    let role: Binding.Role = parameters.isOn("server") ? .listen : .connect
+    let isAbstract = parameters.isOn("abstract")
+    let path = parameters["path"].map { isAbstract ? "@" + $0 : $0 }
+    func refuse(_ kind: Binding.Kind, _ address: String, _ why: String, _ wayOut: String) {
+      self.refuse(kind, role, address, chardev.option, why, wayOut, purpose: purpose)
     }
-    let listens = parameters.isOn("server")
-    guard let path = parameters["path"] else {
+    if let kind = chardev.consumedKind {
+      let address = parameters["fd"].map { "fd=" + $0 } ?? path ?? chardev.networkAddress
+      if kind == .tpm {
+        refuse(
+          kind, address, "the state of the TPM is in the emulator behind this socket, which serves one QEMU",
+          "start the VM without a TPM, or move it by a cold restart")
+      } else {
+        refuse(
+          kind, address, "the back end of vhost-user serves one QEMU at a time",
+          "unplug the device first (device_del, then chardev-remove)")
+      }
+    } else if let fd = parameters["fd"] {
       refuse(
-        .tcpSocket, listens ? .listen : .connect, networkAddress(parameters), chardev.option,
-        "a TCP socket cannot be handed over yet", "use a unix socket (server=on,wait=off)",
-        purpose: purpose)
-      return
-    }
-    if parameters.isOn("abstract") {
-      refuse(
-        .unixSocket, listens ? .listen : .connect, "@" + path, chardev.option,
-        "an abstract name lives in the network namespace and cannot be exchanged",
-        "use a socket with a path", purpose: purpose)
-    } else if listens {
-      bind(
-        .unixSocket, .listen, path, chardev.option, .swap,
-        "the new QEMU listens behind the public name, then both are exchanged", purpose: purpose)
+        .fd, fd, "a socket passed by number, which the new QEMU would not have",
+        "start the VM with path= instead of fd=")
+    } else if let path {
+      if isAbstract {
+        refuse(
+          .unixSocket, path, "an abstract name lives in the network namespace and cannot be exchanged",
+          "use a socket with a path")
+      } else if role == .listen {
+        bind(
+          .unixSocket, .listen, path, chardev.option, .swap,
+          "the new QEMU listens behind the public name, then both are exchanged", purpose: purpose)
+      } else {
+        refuse(
+          .unixSocket, path, "a connection to another program's socket cannot be handed over yet",
+          "let QEMU listen (server=on,wait=off), or disconnect it first")
+      }
     } else {
       refuse(
-        .unixSocket, .connect, path, chardev.option,
-        "a connection to another program's socket cannot be handed over yet",
-        "let QEMU listen (server=on,wait=off), or disconnect it first", purpose: purpose)
+        .tcpSocket, chardev.networkAddress, "a TCP socket cannot be handed over yet",
+        "use a unix socket (server=on,wait=off)")
     }
-  }
-
-  func networkAddress(_ parameters: OptionValue) -> String {
-    let host = parameters["host"] ?? ""
-    return parameters["port"].map { host + ":" + $0 } ?? host
   }
 }

@@ -1,30 +1,57 @@
 extension Describer {
   mutating func vnc(_ option: CommandOption, _ parameters: OptionValue) {
     displayTypes.append("vnc")
-    let address = parameters["vnc"] ?? ""
+    guard let address = parameters["vnc"] else {
+      block(option, "names no address", "check the command line: QEMU itself refuses it")
+      return
+    }
     if address == "none" { return }
     if parameters.isOn("password") {
       result.warnings.append(
         "\(option.text): a password set over QMP cannot be read back; set it again after the upgrade")
     }
+    let isReverse = parameters.isOn("reverse")
     if let websocket = parameters["websocket"] {
       refuse(
-        .tcpSocket, .listen, websocket, option.text, "the websocket's port cannot be handed over yet",
-        "start the VM without websocket=", purpose: "vnc")
+        .tcpSocket, .listen, Self.websocketAddress(websocket, vnc: address), option.text,
+        "the websocket's port cannot be handed over yet", "start the VM without websocket=", purpose: "vnc")
     }
-    if parameters.isOn("reverse") {
-      refuse(
-        .tcpSocket, .connect, address, option.text, "a connection to a viewer cannot be handed over yet",
-        "start the VM without reverse", purpose: "vnc")
-    } else if address.hasPrefix("unix:") {
+    if let directory = parameters["x509"] ?? parameters["x509verify"] {
+      file(directory, .secret, option, isDirectory: true)
+    }
+    if address.hasPrefix("unix:"), !isReverse {
       bind(
         .unixSocket, .listen, String(address.dropFirst("unix:".count)), option.text, .swap,
         "the new QEMU listens behind the public name, then both are exchanged", purpose: "vnc")
+    } else if address.hasPrefix("unix:") {
+      refuse(
+        .unixSocket, .connect, String(address.dropFirst("unix:".count)), option.text,
+        "a connection to a viewer cannot be handed over yet", "start the VM without reverse", purpose: "vnc")
+    } else if isReverse {
+      refuse(
+        .tcpSocket, .connect, address, option.text, "a connection to a viewer cannot be handed over yet",
+        "start the VM without reverse", purpose: "vnc")
     } else {
       refuse(
-        .tcpSocket, .listen, address, option.text, "a TCP port cannot be handed over yet",
-        "use -vnc unix:PATH", purpose: "vnc")
+        .tcpSocket, .listen, Self.port(5900, ofDisplay: address), option.text,
+        "a TCP port cannot be handed over yet", "use -vnc unix:PATH", purpose: "vnc")
     }
+  }
+
+  /// `host:port` of `host:display`: what the kernel knows it by.
+  static func port(_ base: Int, ofDisplay address: String) -> String {
+    guard let colon = address.lastIndex(of: ":"), let display = UInt16(address[address.index(after: colon)...]) else {
+      return address
+    }
+    return address[...colon] + String(base + Int(display))
+  }
+
+  /// `websocket=on` is port 5700 + display; a port may follow a host of its own.
+  private static func websocketAddress(_ websocket: String, vnc: String) -> String {
+    if OptionValue.isOn(websocket) { return port(5700, ofDisplay: vnc) }
+    if websocket.contains(":") { return websocket }
+    let host = vnc.hasPrefix("unix:") ? "" : vnc.lastIndex(of: ":").map { String(vnc[..<$0]) } ?? ""
+    return host + ":" + websocket
   }
 
   mutating func spice(_ option: CommandOption, _ parameters: OptionValue) {
@@ -39,6 +66,7 @@ extension Describer {
     for key in ["x509-key-file", "x509-cert-file", "x509-cacert-file", "x509-dh-key-file"] {
       if let path = parameters[key] { file(path, .secret, option) }
     }
+    if parameters.isOn("gl") { renderNode(option, parameters) }
     let address = parameters["addr"] ?? ""
     if parameters.isOn("unix") {
       bind(
@@ -48,8 +76,9 @@ extension Describer {
     }
     for key in ["port", "tls-port"] {
       guard let port = parameters[key], port != "0" else { continue }
+      let host = address.contains(":") ? "[\(address)]" : address
       refuse(
-        .tcpSocket, .listen, address + ":" + port, option.text, "a TCP port cannot be handed over yet",
+        .tcpSocket, .listen, host + ":" + port, option.text, "a TCP port cannot be handed over yet",
         "use -spice unix=on,addr=PATH", purpose: "spice")
     }
   }
@@ -67,22 +96,46 @@ extension Describer {
     let type = parameters["type"] ?? ""
     displayTypes.append(type)
     switch type {
-    case "none", "egl-headless": break
+    case "none": break
+    case "egl-headless": renderNode(option, parameters)
     case "default": displayTypes.removeLast()
-    default:
+    case "dbus":
+      let isPrivate = parameters.isOn("p2p")
       refuse(
-        .display, .own, parameters["addr"] ?? type, option.text,
-        "the window or terminal of the display cannot be handed over",
+        .display, isPrivate ? .listen : .connect, parameters["addr"] ?? (isPrivate ? "p2p" : "session bus"), option.text,
+        "a D-Bus display cannot be handed over yet", "start the VM with -display none and -vnc unix:PATH")
+    case "gtk", "sdl", "curses", "cocoa", "spice-app":
+      refuse(
+        .display, .own, type, option.text, "the window or terminal of the display cannot be handed over",
         "start the VM with -display none and -vnc unix:PATH")
+    default: unknown(option, "no QEMU is known to have this display")
     }
+  }
+
+  /// The host's GPU, as far as it only draws what the guest's card shows.
+  private mutating func renderNode(_ option: CommandOption, _ parameters: OptionValue) {
+    bind(
+      .display, .share, parameters["rendernode"] ?? "/dev/dri/renderD*", option.text, .reopen,
+      "any number of processes may use a render node, and the new QEMU opens it for itself", purpose: "rendernode")
   }
 
   mutating func audio(_ option: CommandOption, _ parameters: OptionValue) {
     let driver = parameters["driver"] ?? ""
-    if option.name != "soundhw", driver == "none" { return }
-    refuse(
-      .display, .own, option.name == "soundhw" ? "default audio" : driver, option.text,
-      "the host's audio cannot be handed over yet", "use -audiodev none,id=ID", purpose: "audio")
+    let wayOut = "use -audiodev none,id=ID"
+    switch option.name == "soundhw" ? "default" : driver {
+    case "none": break
+    case "spice", "dbus":
+      block(option, "sound over \(driver == "spice" ? "SPICE" : "D-Bus") cannot be handed over yet", wayOut)
+    case "wav":
+      refuse(
+        .file, .own, parameters["path"] ?? "qemu.wav", option.text, "the new QEMU would truncate the recording", wayOut,
+        purpose: "audio")
+    case "alsa", "coreaudio", "dsound", "jack", "oss", "pa", "pipewire", "sdl", "sndio", "default":
+      refuse(
+        .display, .own, option.name == "soundhw" ? "default audio" : parameters["server"] ?? driver, option.text,
+        "the host's audio cannot be handed over yet", wayOut, purpose: "audio")
+    default: unknown(option, "no QEMU is known to have this audio driver")
+    }
   }
 
   /// What QEMU adds when no option says otherwise.

@@ -15,6 +15,14 @@ extension Describer {
       if let path = parameters["file"] { file(path, .secret, option) }
     case "tls-creds-x509", "tls-creds-psk", "tls-creds-anon":
       if let path = parameters["dir"] { file(path, .secret, option, isDirectory: true) }
+    case "monitor-qmp", "monitor-hmp":
+      let mode: Monitor.Mode = type == "monitor-qmp" ? .qmp : .hmp
+      guard let id = parameters["chardev"] else {
+        block(option, "names no chardev", "check the command line: QEMU itself refuses it")
+        return
+      }
+      result.monitors.append(Monitor(mode: mode, chardev: id))
+      consume(id, by: mode.rawValue, option)
     case "authz-list-file":
       if let path = parameters["filename"] { file(path, .other, option) }
     case "igvm-cfg":
@@ -38,17 +46,21 @@ extension Describer {
     case _ where type.hasPrefix("filter-"):
       block(option, "a network filter keeps packets that migration does not carry", wayOut)
     case "colo-compare": block(option, "COLO has two QEMUs of its own", wayOut)
-    case "input-linux", "input-barrier":
+    case "input-linux":
       refuse(
-        .inputHost, .own, parameters["evdev"] ?? parameters["server"] ?? "", option.text,
-        "an input device of the host has one owner", wayOut)
+        .inputHost, .own, parameters["evdev"] ?? "", option.text,
+        "an input device of the host is grabbed by one QEMU", wayOut)
+    case "input-barrier":
+      refuse(
+        .tcpSocket, .connect, (parameters["server"] ?? "localhost") + ":" + (parameters["port"] ?? "24800"),
+        option.text, "a connection to another program cannot be handed over yet", wayOut)
     case "rng-egd": block(option, "a connection to another program cannot be handed over yet", wayOut)
     case "can-host-socketcan":
-      block(option, "the host's CAN bus is not in a private network namespace", wayOut)
-    case "cryptodev-vhost-user":
       refuse(
-        .vhostUser, .connect, parameters["chardev"] ?? "", option.text,
-        "the back end of vhost-user serves one QEMU at a time", wayOut)
+        .netdevSocket, .share, parameters["if"] ?? "", option.text,
+        "the host's CAN bus is not in a private network namespace", wayOut)
+    case "cryptodev-vhost-user":
+      break  // Its chardev is the binding.
     case "cryptodev-backend-lkcf":
       block(option, "sessions of the host's crypto framework cannot be handed over", wayOut)
     case "pr-manager-helper":
@@ -59,12 +71,26 @@ extension Describer {
       block(
         option, "the memory of a confidential guest cannot be read by a migration",
         "restart the VM in the new QEMU")
-    case "x-remote-object", "x-vfio-user-server", "vhost-user-blk-server", "iommufd", "qtest",
-      "dbus-vmstate":
-      block(option, "\(type) belongs to another process or device of the host", wayOut)
+    case "x-remote-object":
+      refuse(.fd, .connect, parameters["fd"] ?? "", option.text, Self.elsewhere(type), wayOut)
+    case "x-vfio-user-server", "vhost-user-blk-server":
+      refuse(
+        .unixSocket, .listen, parameters["socket.path"] ?? parameters["addr.path"] ?? "", option.text,
+        Self.elsewhere(type), wayOut)
+    case "iommufd":
+      if let fd = parameters["fd"] {
+        refuse(.fd, .own, fd, option.text, "vfio devices are bound to it, and they have one owner", wayOut)
+      } else {
+        refuse(.vfio, .own, "/dev/iommu", option.text, "vfio devices are bound to it, and they have one owner", wayOut)
+      }
+    case "dbus-vmstate":
+      refuse(.unixSocket, .connect, parameters["addr"] ?? "", option.text, Self.elsewhere(type), wayOut)
+    case "qtest": block(option, Self.elsewhere(type), wayOut)
     default: unknown(option, "no QEMU is known to have this object")
     }
   }
+
+  private static func elsewhere(_ type: String) -> String { "\(type) belongs to another process on the host" }
 
   private mutating func memoryBackend(
     _ option: CommandOption, _ parameters: OptionValue, _ type: String
@@ -80,8 +106,9 @@ extension Describer {
       }
     // The type's own default: hostmem-memfd.c and hostmem-shm.c set it, the others do not.
     let share = parameters["share"].map(OptionValue.isOn) ?? (type.hasSuffix("memfd") || kind == .shm)
+    let id = parameters["id"] ?? ""
     let backend = MemoryBackend(
-      id: parameters["id"] ?? "", kind: kind,
+      id: id, kind: kind,
       size: parameters["size"].flatMap { Size.bytes($0, unit: 1) } ?? 0, share: share,
       path: parameters["mem-path"], discardData: parameters.isOn("discard-data"),
       readonly: parameters.isOn("readonly") || parameters.isOn("rom"), isGuestRAM: false,
@@ -90,23 +117,19 @@ extension Describer {
     if backend.size == 0 {
       block(option, "the size is missing or is no size", "check the command line: QEMU itself refuses it")
     }
-    if huge {
-      block(option, "huge pages cannot be handed over yet", "use ordinary pages (hugetlb=off)")
+    func refuse(_ reason: String, _ wayOut: String) {
+      backendRefusals[id] = backendRefusals[id] ?? Refusal(reason: reason, wayOut: wayOut)
+      block(option, reason, wayOut)
     }
+    if huge { refuse("huge pages cannot be handed over yet", "use ordinary pages (hugetlb=off)") }
     if backend.discardData {
-      block(
-        option, "discard-data=on wipes the memory when the old QEMU ends",
-        "start the VM with discard-data=off")
+      refuse("discard-data=on wipes the memory when the old QEMU ends", "start the VM with discard-data=off")
     }
-    if backend.readonly {
-      block(option, "read-only memory cannot be handed over yet", "start the VM without readonly and rom")
-    }
+    if backend.readonly { refuse("read-only memory cannot be handed over yet", "start the VM without readonly and rom") }
     if parameters.isOn("pmem") || backend.path?.hasPrefix("/dev/dax") ?? false {
-      block(option, "persistent memory of the host cannot be handed over yet", "use an ordinary file")
+      refuse("persistent memory of the host cannot be handed over yet", "use an ordinary file")
     }
-    if kind == .other {
-      block(option, "\(type) cannot be migrated", "start the VM without it")
-    }
+    if kind == .other { refuse("\(type) cannot be migrated", "start the VM without it") }
   }
 
   /// Only the host knows what is mounted where, but these names are the custom.
@@ -137,13 +160,26 @@ extension Describer {
           option: memoryPath?.option ?? memoryOption))
     }
     warnOfHugePages()
-    for backend in result.memoryBackends {
+    for backend in result.memoryBackends { bind(backend) }
+  }
+
+  /// Private anonymous memory is nothing that the host knows by a name: no binding.
+  private mutating func bind(_ backend: MemoryBackend) {
+    let address: String
+    switch backend.kind {
+    case .ram: return
+    case .memfd, .hugetlb: address = "memfd:" + backend.id
+    case .file, .shm, .other: address = backend.path ?? backend.id
+    }
+    let role: Binding.Role = backend.share ? .share : .own
+    if let refusal = backendRefusals[backend.id] {
+      bind(.memory, role, address, backend.option, .refuse, refusal.reason)
+    } else if backend.share {
+      bind(.memory, role, address, backend.option, .share, "both QEMUs can map the same pages")
+    } else {
       bind(
-        .memory, backend.share ? .share : .own, backend.path ?? backend.id, backend.option,
-        .share,
-        backend.share
-          ? "both QEMUs can map the same pages"
-          : "private to the old QEMU: migration copies it")
+        .memory, role, address, backend.option, .reopen,
+        "mapped privately (no share=on): migration copies what is in it into memory of the new QEMU's own")
     }
   }
 

@@ -1,84 +1,161 @@
 extension Describer {
+  private static let unplug = "unplug the network device first (device_del, netdev_del), or start the VM with -nic none"
+
   mutating func network(_ option: CommandOption, _ parameters: OptionValue) {
     let type = parameters["type"] ?? ""
-    if option.name == "netdev" {
-      if let id = parameters["id"] { result.netdevIDs.append(id) }
-    }
+    if option.name == "netdev", let id = parameters["id"] { result.netdevIDs.append(id) }
     switch type {
     case "none", "nic", "hubport", "help", "?": break
     case "user": userNetwork(option, parameters)
     case "tap", "bridge": tap(option, parameters, type)
-    case "socket", "stream", "dgram": socketNetwork(option, parameters)
+    case "socket", "stream", "dgram": socketNetwork(option, parameters, type)
     case "vhost-user":
-      if let chardev = parameters["chardev"] { consume(chardev, by: "netdev vhost-user", option) }
-      refuse(
-        .vhostUser, .connect, parameters["chardev"] ?? "", option.text,
-        "the back end of vhost-user serves one QEMU at a time", "unplug the network device first")
+      // Its socket is the binding.
+      if let chardev = parameters["chardev"] {
+        consume(chardev, by: "netdev vhost-user", option)
+      } else {
+        block(option, "names no chardev", "check the command line: QEMU itself refuses it")
+      }
     case "vhost-vdpa":
       refuse(
-        .vhostVdpa, .own, parameters["vhostdev"] ?? parameters["vhostfd"] ?? "", option.text,
-        "a vDPA device has one owner", "unplug the network device first")
-    case "l2tpv3", "vde", "netmap", "af-xdp", "passt", "vmnet-host", "vmnet-shared", "vmnet-bridged":
+        .vhostVdpa, .own, parameters["vhostdev"] ?? parameters["vhostfd"].map { "fd=" + $0 } ?? "", option.text,
+        "a vDPA device has one owner", Self.unplug)
+    case "l2tpv3":
+      func end(_ name: String) -> String? {
+        parameters[name].map { $0 + (parameters[name + "port"].map { ":" + $0 } ?? "") }
+      }
       refuse(
-        .netdevSocket, .own, parameters["ifname"] ?? parameters["sock"] ?? type, option.text,
-        "a \(type) network cannot be handed over yet",
-        "unplug the network device first, or start the VM with -nic none")
+        .netdevSocket, .connect, [end("dst"), end("src")].compactMap(\.self).joined(separator: "@"), option.text,
+        "an L2TPv3 tunnel ends in the host's network namespace", Self.unplug)
+    case "vde":
+      refuse(
+        .netdevSocket, .connect, parameters["sock"] ?? "", option.text,
+        "a port of a VDE switch cannot be handed over yet", Self.unplug)
+    case "netmap", "af-xdp", "passt", "vmnet-host", "vmnet-shared", "vmnet-bridged":
+      refuse(
+        .netdevSocket, .own, parameters["ifname"] ?? parameters["path"] ?? type, option.text,
+        "a \(type) network cannot be handed over yet", Self.unplug)
     default: unknown(option, "no QEMU is known to have this network type")
     }
   }
 
+  /// The values of a key that may be repeated, or be a list in JSON (`hostfwd.0.str`).
+  private func rules(_ key: String, _ parameters: OptionValue) -> [String] {
+    parameters.entries.filter { $0.key == key || $0.key.hasPrefix(key + ".") }.map(\.value)
+  }
+
   private mutating func userNetwork(_ option: CommandOption, _ parameters: OptionValue) {
-    let outside = ["hostfwd", "guestfwd", "smb", "smbserver", "tftp", "tftp-server-name"].filter { key in
-      // JSON has lists: `hostfwd.0.str`.
-      parameters.entries.contains { $0.key == key || $0.key.hasPrefix(key + ".") }
-    }
-    let isRestricted = parameters.isOn("restrict")
-    if isRestricted, outside.isEmpty {
+    let outside = ["hostfwd", "guestfwd", "smb", "smbserver", "tftp", "tftp-server-name"]
+      .filter { !rules($0, parameters).isEmpty }
+    let wayOut = "use restrict=on without forwarding, or -nic none"
+    if parameters.isOn("restrict"), outside.isEmpty {
       bind(
         .netdevUser, .own, parameters["id"] ?? "user", option.text, .relaunch,
         "it is cut off from the outside, so a new one is as good")
+    } else {
+      refuse(
+        .netdevUser, .own, parameters["id"] ?? "user", option.text,
+        outside.isEmpty
+          ? "the guest's connections would end, and in a private network namespace the outside is gone"
+          : "\(outside.joined(separator: ", ")) reach the host, which a private network namespace does not",
+        wayOut)
+    }
+    for rule in rules("hostfwd", parameters) { hostForward(rule, option) }
+    for rule in rules("guestfwd", parameters) { guestForward(rule, option) }
+    for key in ["smb", "tftp"] {
+      guard let path = parameters[key] else { continue }
+      refuse(
+        .directory, .share, path, option.text, "a directory served to the guest by user networking (\(key))",
+        "start the VM without \(key)=", purpose: key)
+    }
+  }
+
+  /// `[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport`, or `unix:path-…` since 11: QEMU listens on it.
+  private mutating func hostForward(_ rule: String, _ option: CommandOption) {
+    let text = rule.lastIndex(of: "-").map { rule[..<$0] } ?? rule[...]
+    let (protocolName, address) = text.firstIndex(of: ":").map { (text[..<$0], text[text.index(after: $0)...]) } ?? ("", text)
+    let kind: Binding.Kind
+    switch protocolName {
+    case "tcp", "": kind = .tcpSocket
+    case "udp": kind = .udpSocket
+    case "unix": kind = .unixSocket
+    default:
+      block(option, "\(rule) is no forwarding rule", "check the command line: QEMU itself refuses it")
       return
     }
-    let reason =
-      outside.isEmpty
-      ? "the guest's connections would end, and in a private network namespace the outside is gone"
-      : "\(outside.joined(separator: ", ")) reach the host, which a private network namespace does not"
     refuse(
-      .netdevUser, .own, parameters["id"] ?? "user", option.text, reason,
-      "use restrict=on without forwarding, or -nic none")
+      kind, .listen, String(address), option.text, "a forwarded port cannot be handed over yet",
+      "remove it first (hostfwd_remove in the monitor)", purpose: "hostfwd")
+  }
+
+  /// `tcp:server:port-DEVICE`: DEVICE is a command for each connection, or a chardev of the old short form.
+  private mutating func guestForward(_ rule: String, _ option: CommandOption) {
+    guard let dash = rule.firstIndex(of: "-") else { return }
+    let device = String(rule[rule.index(after: dash)...])
+    if device.hasPrefix("cmd:") { return }
+    let port = rule[..<dash].split(separator: ":").last ?? ""
+    legacyChardev(CommandOption(name: option.name, value: option.value), device, "guestfwd.tcp.\(port)")
   }
 
   private mutating func tap(_ option: CommandOption, _ parameters: OptionValue, _ type: String) {
-    if type == "bridge" || parameters["helper"] != nil || parameters["br"] != nil {
+    if let fd = Self.numbers("fd", parameters) {
+      refuse(
+        .tap, .own, fd, option.text,
+        "a tap passed by number, which the new QEMU would not have, cannot be handed over yet", Self.unplug)
+    } else if type == "bridge" || parameters["helper"] != nil {
       refuse(
         .bridgeHelper, .own, parameters["br"] ?? "br0", option.text,
-        "a tap made by the bridge helper cannot be handed over yet", "unplug the network device first")
-    } else if let fd = parameters["fd"] ?? parameters["fds"] {
-      refuse(
-        .fd, .own, fd, option.text, "a tap passed by number cannot be handed over yet",
-        "unplug the network device first")
+        "the tap that the bridge helper put on this bridge cannot be handed over yet", Self.unplug)
     } else {
-      refuse(
-        .tap, .own, parameters["ifname"] ?? "", option.text, "a tap cannot be handed over yet",
-        "unplug the network device first")
+      // The kernel fills in the number of an unnamed one.
+      refuse(.tap, .own, parameters["ifname"] ?? "tap%d", option.text, "a tap cannot be handed over yet", Self.unplug)
     }
-    if parameters.isOn("vhost") || parameters.isOn("vhostforce") || parameters["vhostfd"] != nil
-      || parameters["vhostfds"] != nil
-    {
-      refuse(
-        .vhostNet, .own, parameters["vhostfd"] ?? parameters["vhostfds"] ?? "/dev/vhost-net",
-        option.text, "vhost-net cannot be handed over yet", "unplug the network device first")
-    }
+    let vhost = Self.numbers("vhostfd", parameters)
+    // net/tap.c: vhost= decides, and without it a descriptor or vhostforce=on.
+    guard parameters["vhost"].map(OptionValue.isOn) ?? (vhost != nil || parameters.isOn("vhostforce")) else { return }
+    refuse(
+      .vhostNet, .own, vhost ?? "/dev/vhost-net", option.text,
+      "the rings of the network card are in the kernel (vhost-net), whose state cannot be handed over yet", Self.unplug)
   }
 
-  private mutating func socketNetwork(_ option: CommandOption, _ parameters: OptionValue) {
-    let listens = parameters["listen"] != nil || parameters.isOn("server")
-    let address =
-      ["listen", "connect", "mcast", "udp", "fd", "addr.path", "addr.str", "local.path"].lazy
-      .compactMap { parameters[$0] }.first
-      ?? [parameters["addr.host"], parameters["addr.port"]].compactMap(\.self).joined(separator: ":")
-    refuse(
-      .netdevSocket, listens ? .listen : .connect, address, option.text,
-      "a network over sockets cannot be handed over yet", "unplug the network device first")
+  /// `fd=3` or `fds=3:4`, by a key (`fd`, `vhostfd`) or its plural; nil if neither is there.
+  private static func numbers(_ key: String, _ parameters: OptionValue) -> String? {
+    parameters[key].map { "fd=" + $0 } ?? parameters[key + "s"].map { "fds=" + $0 }
+  }
+
+  private mutating func socketNetwork(_ option: CommandOption, _ parameters: OptionValue, _ type: String) {
+    func refuse(_ role: Binding.Role, _ address: String) {
+      self.refuse(
+        .netdevSocket, role, address, option.text, "a network over sockets cannot be handed over yet", Self.unplug)
+    }
+    /// The address below a key of `stream` and `dgram`.
+    func address(_ key: String) -> String? {
+      if let path = parameters[key + ".path"] { return path }
+      if let fd = parameters[key + ".str"] { return "fd=" + fd }
+      guard let host = parameters[key + ".host"] else { return nil }
+      return (host.contains(":") ? "[\(host)]" : host) + ":" + (parameters[key + ".port"] ?? "")
+    }
+    func withLocal(_ remote: String, _ local: String?) -> String { local.map { remote + "@" + $0 } ?? remote }
+    func isMulticast(_ address: String) -> Bool {
+      address.split(separator: ".").first.flatMap { UInt8($0) }.map { (224..<240).contains($0) } ?? false
+    }
+    switch type {
+    case "stream": refuse(parameters.isOn("server") ? .listen : .connect, address("addr") ?? "")
+    case "dgram":
+      let (remote, local) = (address("remote"), address("local"))
+      refuse(
+        remote.map(isMulticast) ?? false ? .share : remote == nil ? .listen : .connect,
+        remote.map { withLocal($0, local) } ?? local ?? "")
+    default:
+      if let listen = parameters["listen"] {
+        refuse(.listen, listen)
+      } else if let group = parameters["mcast"] {
+        refuse(.share, withLocal(group, parameters["localaddr"]))
+      } else if let udp = parameters["udp"] {
+        refuse(.connect, withLocal(udp, parameters["localaddr"]))
+      } else {
+        refuse(.connect, parameters["connect"] ?? parameters["fd"].map { "fd=" + $0 } ?? "")
+      }
+    }
   }
 }

@@ -2,7 +2,7 @@ extension Describer {
   /// One option: by the table first, then by its own rules.
   mutating func read(_ option: CommandOption) {
     if option.isImage {
-      drive(filename: option.value ?? "", option, readOnly: false)
+      drive(filename: option.value ?? "", BlockNode.Drive(option: option, readOnly: has("snapshot")))
       return
     }
     let label = labels.next(for: option)
@@ -43,9 +43,21 @@ extension Describer {
   private mutating func refused(_ option: CommandOption, _ reason: String, _ wayOut: String) {
     switch option.name {
     case "add-fd":
-      refuse(.fd, .own, option.parameters["fd"] ?? "", option.text, reason, wayOut)
+      refuse(
+        .fd, .own, option.parameters["fd"] ?? "", option.text, reason, wayOut,
+        purpose: option.parameters["set"].map { "/dev/fdset/" + $0 } ?? "")
     case "chroot":
       result.chroot = option.value
+      block(option, reason, wayOut)
+    case "plugin":
+      let path = option.parameters["file"] ?? option.value ?? ""
+      refuse(.file, .share, path, option.text, reason, wayOut, purpose: "plugin")
+    case "writeconfig", "qtest-log": refuse(.file, .own, option.value ?? "", option.text, reason, wayOut)
+    case "qtest":
+      legacyChardev(option, option.value ?? "", "qtest")
+      block(option, reason, wayOut)
+    case "semihosting-config":
+      if let id = option.parameters["chardev"] { consume(id, by: "semihosting", option) }
       block(option, reason, wayOut)
     case "curses", "sdl":
       displayTypes.append(option.name)
@@ -84,29 +96,56 @@ extension Describer {
       legacyChardev(option, value, label)
     case "s":
       refuse(
-        .tcpSocket, .listen, "localhost:1234", option.text,
-        "the port of gdb's server cannot be handed over", "start the VM without -s", purpose: "gdb")
+        .tcpSocket, .listen, ":1234", option.text, "the port of gdb's server cannot be handed over yet",
+        "end it by `gdbserver none` in the monitor, and start the VM without -s", purpose: "gdb")
     case "netdev", "nic", "net": network(option, parameters)
     case "drive", "blockdev": blockOption(option, parameters)
-    case "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash":
-      drive(filename: value, option, readOnly: false)
-    case "cdrom": drive(filename: value, option, readOnly: true)
+    case "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "cdrom":
+      drive(
+        filename: value,
+        BlockNode.Drive(
+          option: option, readOnly: option.name == "cdrom" || has("snapshot"), isFirmware: option.name == "pflash"))
     case "vnc": vnc(option, parameters)
     case "spice": spice(option, parameters)
     case "display", "nographic": display(option, parameters)
     case "audio", "audiodev", "soundhw": audio(option, parameters)
-    case "tpmdev":
-      refuse(
-        .tpm, .own, parameters["path"] ?? parameters["chardev"] ?? parameters["type"] ?? "",
-        option.text, "the state of the TPM is outside of QEMU",
-        "start the VM without a TPM, or move it by a cold restart")
-    case "fsdev", "virtfs":
-      if option.name == "virtfs" { result.anonymousDevices += 1 }
-      refuse(
-        .directory, .share, parameters["path"] ?? parameters["socket"] ?? "", option.text,
-        "a directory shared by 9p blocks migration while the guest has it mounted",
-        "unmount it in the guest and start the VM without it")
+    case "tpmdev": tpm(option, parameters)
+    case "fsdev", "virtfs": sharedDirectory(option, parameters)
     default: fileOption(option, value, parameters)
+    }
+  }
+
+  private mutating func tpm(_ option: CommandOption, _ parameters: OptionValue) {
+    switch parameters["type"] {
+    case "passthrough":
+      refuse(
+        .tpm, .own, parameters["path"] ?? "/dev/tpm0", option.text, "the host's TPM has one owner",
+        "start the VM without a TPM, or move it by a cold restart")
+    case "emulator":
+      // Its socket is the binding.
+      if let id = parameters["chardev"] {
+        consume(id, by: "tpmdev emulator", option)
+      } else {
+        block(option, "names no chardev", "check the command line: QEMU itself refuses it")
+      }
+    default: unknown(option, "no QEMU is known to have this TPM back end")
+    }
+  }
+
+  private mutating func sharedDirectory(_ option: CommandOption, _ parameters: OptionValue) {
+    if option.name == "virtfs" { result.anonymousDevices += 1 }
+    let reason = "a directory shared by 9p blocks migration while the guest has it mounted"
+    let wayOut = "unmount it in the guest and start the VM without it"
+    switch parameters["fsdriver"] {
+    case "local", "handle": refuse(.directory, .share, parameters["path"] ?? "", option.text, reason, wayOut)
+    case "proxy":
+      if let fd = parameters["sock_fd"] {
+        refuse(.fd, .connect, fd, option.text, reason, wayOut, purpose: "9p proxy")
+      } else {
+        refuse(.unixSocket, .connect, parameters["socket"] ?? "", option.text, reason, wayOut, purpose: "9p proxy")
+      }
+    case "synth": block(option, reason, wayOut)
+    default: unknown(option, "no QEMU is known to have this file system driver")
     }
   }
 
@@ -146,13 +185,17 @@ extension Describer {
       if has("d", "trace") {
         refuse(
           .file, .own, value, option.text, "the new QEMU would truncate the log file",
-          "start the VM without -D, or without -d and -trace")
+          "start the VM without -D, or without -d and -trace", purpose: "log")
+      } else {
+        bind(
+          .file, .own, value, option.text, .reopen, "nothing is logged without -d or -trace: the new QEMU may open it anew",
+          purpose: "log")
       }
     case "icount":
       if let mode = parameters["rr"] {
-        block(
-          option, "record and replay (rr=\(mode)) ties the run to one process",
-          "start the VM without rr=")
+        refuse(
+          .file, mode == "replay" ? .share : .own, parameters["rrfile"] ?? "", option.text,
+          "record and replay (rr=\(mode)) ties the run to one process", "start the VM without rr=")
       }
     case "overcommit":
       if parameters.isOn("mem-lock") {
@@ -193,6 +236,7 @@ extension Describer {
       case "initrd": file(entry.value, .initrd, option)
       case "dtb": file(entry.value, .other, option)
       case "firmware": file(entry.value, .firmware, option, isSearched: true)
+      case _ where entry.key.hasPrefix("pflash"): firmwareNodes.insert(entry.value)
       case "confidential-guest-support", "memory-encryption":
         block(
           option, "the memory of a confidential guest cannot be read by a migration",
@@ -236,7 +280,7 @@ extension Describer {
     case "tablet", "mouse", "keyboard", "wacom-tablet": break
     case _ where value.hasPrefix("host:"):
       refuse(
-        .usbHost, .own, value, option.text, "a USB device of the host has one owner",
+        .usbHost, .own, String(value.dropFirst("host:".count)), option.text, "a USB device of the host has one owner",
         "detach the device first")
     default: unknown(option, "this kind of USB device is not known here")
     }

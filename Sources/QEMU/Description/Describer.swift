@@ -11,8 +11,11 @@ struct Describer {
   var memoryPath: (path: String, option: String)?
   var memoryOption = ""
   var displayTypes: [String] = []
-  /// Node names that a node refers to, for read-only inheritance.
   var blockNodes: [BlockNode] = []
+  /// Names of the nodes that are the machine's flash memory.
+  var firmwareNodes: Set<String> = []
+  /// Drives and memory backends that cannot be handed over because of the device that uses them, by id.
+  var backendRefusals: [String: Refusal] = [:]
 
   init(_ commandLine: CommandLine) { self.commandLine = commandLine }
 
