@@ -98,7 +98,7 @@ struct MountExecution: ~Copyable {
 
     /// The mount point; in a tree made where missing.
     func point(_ path: String, directory: Bool) throws(Failure) -> OwnedFD {
-      if !isTree { return try MountPoint.open(path, in: root, resolution, step: "open mount point") }
+      if !isTree, !plan.makesMountPoints { return try MountPoint.open(path, in: root, resolution, step: "open mount point") }
       return directory
         ? try MountPoint.directory(path, in: root, resolution) : try MountPoint.file(path, in: root, resolution)
     }

@@ -48,6 +48,9 @@ public struct SandboxPlan: Sendable, Equatable, Codable {
   /// How symbolic links in sources and in targets are treated.
   public var sourceResolution: PathResolution
   public var targetResolution: PathResolution
+  /// Mount points of binds are made where missing on the host's root, too: only where a file system of the sandbox's
+  /// own lies there by then.
+  public var makesMountPoints = false
 
   /// On the host's root, targets are real paths by default: a symbolic link on the way is an error.
   public init(

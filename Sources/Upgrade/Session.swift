@@ -115,10 +115,13 @@ public final class Session {
     _ observed: Observed, _ plan: UpgradePlan, takingBack held: UpgradeRecord? = nil,
     progress: @escaping (Executor.Progress) -> Void
   ) throws(Failure) -> UpgradeReport {
-    let host = try LinuxHost(
+    Executor(plan: plan, host: try host(observed, takingBack: held), began: began, progress: progress).run()
+  }
+
+  func host(_ observed: Observed, takingBack held: UpgradeRecord?) throws(Failure) -> LinuxHost {
+    try LinuxHost(
       observation: observed.observation, monitor: observed.monitor, reactor: reactor, state: state, signals: signals.raw,
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal }, superseded: held)
-    return Executor(plan: plan, host: host, began: began, progress: progress).run()
   }
 
   func recoveryHost(_ record: UpgradeRecord, lock: consuming OwnedFD) throws(Failure) -> LinuxHost {

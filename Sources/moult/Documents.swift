@@ -86,6 +86,17 @@ struct PlanDocument: Encodable {
     var name: String
     var why: String
   }
+  struct Pause: Encodable {
+    var least_ms: Double
+    var most_ms: Double
+    var basis: String
+  }
+  struct TrialDocument: Encodable {
+    var done: Bool
+    var ms: Double?
+    var differences: [String]?
+    var why_not: String?
+  }
   struct Alias: Encodable {
     var name: String
     var there: String
@@ -103,12 +114,14 @@ struct PlanDocument: Encodable {
   /// The alias that the VM was started with, and what it would mean to the new QEMU.
   var machine_alias: Alias?
   var memory: Memory
+  var pause: Pause
+  var trial: TrialDocument
   var steps: [Step]
   var bindings: [BindingDocument]
   var warnings: [String]
   var blockers: [BlockerDocument]
 
-  init(_ plan: UpgradePlan) {
+  init(_ plan: UpgradePlan, _ trial: Trial) {
     let observation = plan.observation
     vm = plan.vm
     from = TwinDocument(
@@ -118,6 +131,11 @@ struct PlanDocument: Encodable {
     machine_alias = plan.foreignAlias.map { Alias(name: $0.alias, there: $0.machine) }
     memory = Memory(
       strategy: plan.memory.strategy.rawValue, why: plan.memory.why, against: plan.memory.against, extra_bytes: plan.memory.extraBytes)
+    pause = Pause(least_ms: plan.pause.least, most_ms: plan.pause.most, basis: plan.pause.basis)
+    switch trial {
+    case .done(let differences, let milliseconds): self.trial = TrialDocument(done: true, ms: milliseconds, differences: differences)
+    case .skipped(let why): self.trial = TrialDocument(done: false, why_not: why)
+    }
     steps = plan.steps.map { Step(name: $0.name.rawValue, why: $0.why) }
     bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
     warnings = plan.warnings

@@ -1,3 +1,4 @@
+import Foundation
 import Lab
 import Testing
 
@@ -23,6 +24,95 @@ extension EndToEnd {
           ])
         try vm.mustRefuse(
           to: .v10_0, blockers: ["-device sga": "QEMU 10.0.2 has no device sga", "-portrait": "QEMU 10.0.2 does not know -portrait any more"])
+        try vm.mustBeWell()
+        vm.end()
+      }
+    }
+
+    @Test func `device state that is lost on the way back bars only a promised way back`() throws {
+      try leavingNothing {
+        let vm = try LabVM(
+          VMConfiguration("e2e-backward") {
+            $0.version = .v5_2
+            $0.memory = .file()
+            $0.extraArguments = ["-device", "am53c974,id=scsi"]
+          })
+        defer { vm.end() }
+        let lost = "the way back is not sound: QEMU 5.2.0 does not load the state that QEMU 7.2.22 saves of am53c974: version 2 is saved, up to 1 is loaded"
+        let answer = try vm.plan(to: .v7_2)
+        #expect(answer.code == 0 && answer["warnings"].array.contains { $0.string == lost }, "\(answer)")
+        try vm.mustRefuse(to: .v7_2, ["--hold"], blockers: ["--hold": lost])
+        try vm.mustRefuse(to: .v7_2, ["--probation", "1"], blockers: ["--probation": lost])
+        // `upgrade` promises no more than `plan`. It does not try the new binary, so it does not know its version.
+        let held = try vm.upgrade(to: .v7_2, ["--hold"])
+        #expect(held.code == 3 && held["blockers"][0]["reason"].string?.contains("the way back is not sound") == true, "\(held)")
+        // It is as the two said: forward it works, and backward real QEMUs fail.
+        try vm.mustUpgrade(to: .v7_2)
+        try vm.mustRefuse(
+          to: .v5_2,
+          blockers: [
+            "device am53c974":
+              "QEMU 5.2.0 does not load the state that QEMU 7.2.22 saves of it: version 2 is saved, up to 1 is loaded"
+          ])
+        let back = try vm.upgrade(to: .v5_2)
+        #expect(back.code == 1 && back["error"]["step"].string == "switch", "\(back)")
+        try vm.mustBeWell()
+        vm.end()
+      }
+    }
+
+    @Test func `the new QEMU is started and compared, and no trace is left`() throws {
+      try leavingNothing {
+        let vm = try LabVM(
+          VMConfiguration("e2e-trial") {
+            $0.layout = .separateFilesystems
+            $0.memory = .file()
+            $0.disk = "qcow2"
+            $0.serialLog = true
+          })
+        defer { vm.end() }
+        let (entries, image) = (vm.publicEntries, try FileFacts(vm.configuration.diskImage))
+        let log = try FileManager.default.attributesOfItem(atPath: vm.configuration.log)[.size] as? Int
+        let pid = try vm.pid()
+        for to in [QEMUVersion.v11_1, .v5_2] {
+          let answer = try vm.plan(to: to)
+          #expect(answer.code == 0 && answer["trial"]["done"].bool == true && answer["trial"]["differences"].array.isEmpty, "\(answer)")
+          #expect(answer["pause"]["most_ms"].double ?? 0 > answer["pause"]["least_ms"].double ?? 0)
+        }
+        #expect(try vm.plan(to: .v10_0, ["--no-trial"])["trial"]["done"].bool == false)
+        #expect(try vm.processes == [pid] && vm.pid() == pid)
+        #expect(try vm.publicEntries == entries && FileFacts(vm.configuration.diskImage) == image)
+        #expect(try FileManager.default.attributesOfItem(atPath: vm.configuration.log)[.size] as? Int == log, "the VM's log")
+        try vm.mustBeWell()
+        try vm.mustUpgrade(to: .v10_0)
+        #expect(try vm.endAndVerifyDisk() == [])
+      }
+    }
+
+    @Test func `a CPU of other features and a ROM of another size are refused before anything pauses`() throws {
+      try leavingNothing {
+        let rom = "/run/moult-lab/e2e-differs.rom"
+        try FileManager.default.createDirectory(atPath: "/run/moult-lab", withIntermediateDirectories: true)
+        try Data(count: 64 << 10).write(to: URL(fileURLWithPath: rom))
+        defer { try? FileManager.default.removeItem(atPath: rom) }
+        let vm = try LabVM(
+          VMConfiguration("e2e-differs") {
+            $0.memory = .file()
+            // Of the last -cpu. Since 10.0 QEMU emulates x2apic.
+            $0.extraArguments = ["-cpu", "Haswell", "-device", "e1000,romfile=\(rom)"]
+          })
+        defer { vm.end() }
+        try Data(count: 128 << 10).write(to: URL(fileURLWithPath: rom))
+        let old = try vm.pid()
+        let plan = try vm.plan(to: .v10_0)
+        let upgrade = try vm.upgrade(to: .v10_0)
+        #expect(plan.code == 3 && upgrade.code == 1 && upgrade["error"]["step"].string == "compare", "\(plan) \(upgrade)")
+        let reasons = plan["blockers"].array.compactMap { $0["reason"].string }
+        for what in ["CPU features that the guest would gain: x2apic", "e1000.rom: 131072 bytes here, 65536 there"] {
+          #expect(reasons.contains { $0.contains(what) }, "\(reasons)")
+          #expect(upgrade["error"]["message"].string?.contains(what) == true, "\(upgrade)")
+        }
+        #expect(try vm.processes == [old])
         try vm.mustBeWell()
         vm.end()
       }

@@ -38,6 +38,15 @@ import Testing
     #expect(!host.calls.contains { $0.hasPrefix("old ") })
   }
 
+  @Test func theGuestMustSeeTheSameCPU() {
+    let host = ModelHost(Fixture.plan())
+    host.lacksFeature = true
+    let report = Self.run(host)
+    #expect(report.outcome == .failed && report.failure?.step == .compare)
+    #expect(report.failure?.failure.reason?.contains("CPU features that the guest would lose: sse3") == true)
+    #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+  }
+
   /// Each pass over a busy guest's RAM raises the limit of the pause, from the fifth on, up to a second.
   @Test(arguments: [(3, []), (4, []), (5, [40]), (8, [40, 80, 160, 320]), (60, [40, 80, 160, 320, 640, 1000])])
   func aBusyGuestIsGivenALongerPause(passes: Int, limits: [Int]) {
@@ -111,7 +120,7 @@ import Testing
     "greet",
     "journal launch done",
     "journal compare begin",
-    "live new",
+    "live new", "guest view new", "guest view old",
     "match threads",
     "finish stage /run/shared/.moult-u1",
     "finish stage /run/.moult-u1-vm1",

@@ -149,6 +149,20 @@ extension ModelHost: Host {
     }
   }
 
+  func guestView(_ side: Side) throws(Failure) -> GuestView {
+    try call("guest view \(side.rawValue)", waits: true) { () throws(Failure) in
+      try mustLive(side)
+      return GuestView(cpu: ["CPUID 0x1 ECX": .integer(side == .new && lacksFeature ? 0 : 1)])
+    }
+  }
+
+  func features(_ side: Side) throws(Failure) -> Set<String> {
+    try call("features \(side.rawValue)", waits: true) { () throws(Failure) in
+      try mustLive(side)
+      return side == .new && lacksFeature ? [] : ["sse3"]
+    }
+  }
+
   func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure) {
     try call("match threads") { () throws(Failure) in
       try mustLive(.old)

@@ -60,6 +60,8 @@ final class ModelHost {
   var streamIsWhole = true
   /// A device that the new QEMU has and the old one has not.
   var differingDevice: String?
+  /// The new QEMU's CPU lacks a feature that the old one's has.
+  var lacksFeature = false
   /// A snapshot of the first disk, taken at another monitor during the upgrade.
   var overlay: String?
   /// Another program continues the old QEMU as soon as it can be.

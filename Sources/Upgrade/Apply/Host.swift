@@ -38,6 +38,10 @@ public protocol Host: AnyObject {
   /// Waits until the new QEMU answers.
   func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion
   func live(_ side: Side) throws(Failure) -> LiveMachine
+  /// The CPUs' features and the memory blocks.
+  func guestView(_ side: Side) throws(Failure) -> GuestView
+  /// Names of the CPU features that are on: to tell in words where the two differ.
+  func features(_ side: Side) throws(Failure) -> Set<String>
   /// Gives every thread of the new QEMU the affinity, policy, nice value and cgroup of its counterpart.
   func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure)
   /// Gives each staged name the owner, mode and attributes of its public counterpart, and makes sure

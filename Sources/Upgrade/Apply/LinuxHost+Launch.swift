@@ -75,7 +75,7 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: memory.number))
     }
-    let streams = try standardStreams(of: oldProcess)
+    let streams = try plan.isTrial ? trialStreams() : standardStreams(of: oldProcess)
     let process = LaunchPlan.process(
       plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)
     let sandbox = LaunchPlan.sandbox(plan)
@@ -113,6 +113,13 @@ extension LinuxHost {
       }
     }
     return streams
+  }
+
+  /// A trial leaves no word in the VM's log.
+  private func trialStreams() throws(Failure) -> [StandardStream] {
+    let box = DescriptorBox(try OwnedFD.memory(named: "messages"))
+    let messages = StandardStream(stream: .descriptor(box.raw), box: box)
+    return [StandardStream(stream: .null, box: nil), messages, messages]
   }
 
   private func rememberMessages(of stream: StandardStream) {

@@ -194,6 +194,9 @@ public final class LinuxHost: Host {
 
   public func live(_ side: Side) throws(Failure) -> LiveMachine { try LiveMachine.query(monitor(side)) }
 
+  public func guestView(_ side: Side) throws(Failure) -> GuestView { try GuestView.read(monitor(side)) }
+  public func features(_ side: Side) throws(Failure) -> Set<String> { try GuestView.features(monitor(side)) }
+
   public func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage { try LiveMachine.queryStorage(monitor(side)) }
 
   public func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {

@@ -15,7 +15,8 @@ enum LaunchPlan {
   static func givenMemory(_ plan: UpgradePlan) -> [(id: String, source: CInt?, number: CInt)] {
     if plan.memory.strategy == .shared {
       return plan.observation.memory.enumerated().compactMap { index, backend in
-        backend.descriptor.map { (backend.id, $0, firstMemoryDescriptor + CInt(index)) }
+        // A trial never comes near the guest's memory.
+        backend.descriptor.map { (backend.id, plan.isTrial ? nil : $0, firstMemoryDescriptor + CInt(index)) }
       }
     }
     return plan.observation.description.guestRAM.enumerated().compactMap { index, backend in
@@ -41,9 +42,11 @@ enum LaunchPlan {
     guard let root = plan.request.root else {
       let profile = plan.observation.profile?.sandbox
       var operations = keptLayers(plan.request) + (profile?.operations ?? [])
-      for stage in plan.stages { operations += cover(stage) }
+      operations += plan.isTrial ? hidden(plan.stages) : plan.stages.flatMap(cover)
       // The paths of a profile may lead over symbolic links (`/var/run`); those of stages are real.
-      return SandboxPlan(namespaces: .all, operations: operations, targetResolution: profile?.targetResolution)
+      var sandbox = SandboxPlan(namespaces: .all, operations: operations, targetResolution: profile?.targetResolution)
+      sandbox.makesMountPoints = plan.isTrial
+      return sandbox
     }
     let observation = plan.observation
     var operations = keptLayers(plan.request)
@@ -57,6 +60,7 @@ enum LaunchPlan {
       }
     }
     operations.append(.directory(path: observation.base, mode: 0o755))
+    if plan.isTrial { return .tree(root, devices: devices, files: operations + hidden(plan.stages)) }
     // Outer directories first: the inner ones are seen through them.
     for stage in plan.stages.reversed() {
       switch stage.kind {
@@ -82,6 +86,15 @@ enum LaunchPlan {
       .bind(source: Stage.join(directory, name), target: Stage.join(stage.path, name), recursive: true)
     }
     return carried + [.bind(source: stage.path, target: directory, recursive: true)]
+  }
+
+  /// For a trial: empty directories in memory, that only the new QEMU sees, over those with public names.
+  private static func hidden(_ stages: [Stage]) -> [MountOperation] {
+    // Outer directories first: the inner ones are seen through them.
+    stages.reversed().flatMap { stage -> [MountOperation] in
+      [.tmpfs(target: stage.directory, options: "mode=1777")]
+        + stage.carried.map { .bind(source: Stage.join(stage.directory, $0), target: Stage.join(stage.directory, $0), recursive: true) }
+    }
   }
 
   /// Files of the old version over those that replaced them, directory by directory: a name that is gone

@@ -118,4 +118,7 @@ public struct UpgradePlan: Sendable {
   public var steps: [PlannedStep]
   public var warnings: [String]
   public var blockers: [Blocker]
+  /// The new QEMU is only started, to be compared and ended: its names lie in memory that nobody else sees, and
+  /// its RAM is its own.
+  var isTrial = false
 }

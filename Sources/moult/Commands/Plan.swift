@@ -7,13 +7,17 @@ struct Plan: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Say what `upgrade` would do, or what stands in its way. Changes nothing.",
     discussion: """
-      It reads the VM over its QMP monitor and starts the new binary once, without a machine, to ask whether it knows \
-      the VM's machine type, devices, properties and options. Ends with 0 if the upgrade would be tried, 3 if it is refused.
+      It reads the VM over its QMP monitor; asks the new binary whether it knows the VM's machine type, devices, \
+      properties and options; compares what both binaries say of the device state that they save and load; and starts \
+      the new QEMU once as the upgrade would, compares it with the running one and ends it. Ends with 0 if the upgrade \
+      would be tried, 3 if it is refused.
       """)
 
   @Argument(help: "The guest's name, a pid, a pidfile or a QMP socket path.")
   var vm: String
   @OptionGroup var target: TargetOptions
+  @Flag(help: "Do not start the new QEMU for comparison: ask its binary only.")
+  var noTrial = false
   @OptionGroup var output: OutputOptions
 
   func run() throws {
@@ -24,8 +28,11 @@ struct Plan: ParsableCommand {
         for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
         probation: target.probation)
       let facts = try session.probe(observed, request)
-      let plan = try session.plan(observed, request, target: facts)
-      if output.isJSON { try Output.json(PlanDocument(plan)) } else { Output.data(Self.text(plan)) }
+      var plan = try session.plan(observed, request, target: facts)
+      plan.judge(try session.stateFormats(observed, request))
+      let trial = noTrial ? Trial.skipped(why: "--no-trial") : try session.trial(observed, plan)
+      plan.judge(trial)
+      if output.isJSON { try Output.json(PlanDocument(plan, trial)) } else { Output.data(Self.text(plan, trial)) }
       for warning in plan.warnings { Output.note("moult: note: \(warning)") }
       if plan.blockers.isEmpty { return .done }
       if !output.isJSON { printBlockers(plan) }
@@ -33,7 +40,7 @@ struct Plan: ParsableCommand {
     }
   }
 
-  private static func text(_ plan: UpgradePlan) -> String {
+  private static func text(_ plan: UpgradePlan, _ trial: Trial) -> String {
     let observation = plan.observation
     var lines = [
       "\(plan.vm): QEMU \(observation.version) (pid \(observation.process.pid)) → \(plan.target?.version.description ?? "?") (\(plan.request.binary)\(plan.request.root.map { " in \($0)" } ?? ""))",
@@ -41,6 +48,13 @@ struct Plan: ParsableCommand {
       "memory  \(plan.memory.strategy.rawValue): \(plan.memory.why); up to \(plan.memory.extraBytes >> 20) MiB more",
     ]
     for (strategy, why) in plan.memory.against.sorted(by: { $0.key < $1.key }) { lines.append("        not \(strategy): \(why)") }
+    let pause = plan.pause
+    lines.append("pause   \(Output.decimals(pause.least, 0)) to \(Output.decimals(pause.most, 0)) ms expected: \(pause.basis)")
+    switch trial {
+    case .done(let differences, let milliseconds):
+      lines.append("trial   the new QEMU was started, compared and ended in \(Output.duration(milliseconds)): \(differences.isEmpty ? "it is the VM's twin" : "it is not the VM's twin")")
+    case .skipped(let why): lines.append("trial   not made: \(why)")
+    }
     lines.append("")
     if !plan.bindings.isEmpty {
       lines.append(Output.table([["BINDING", "ADDRESS", "HANDOVER", "WHY"]] + plan.bindings.map { [$0.kind, $0.address, $0.handover, $0.why] }))

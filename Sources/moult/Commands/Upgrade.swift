@@ -26,7 +26,9 @@ struct Upgrade: ParsableCommand {
       let request = try session.request(
         for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
         probation: target.probation)
-      let plan = try session.plan(observed, request)
+      var plan = try session.plan(observed, request)
+      // A promised way back must be sound. The way forward shows itself before anything pauses.
+      if request.hold || request.probation != nil { plan.judge(try session.stateFormats(observed, request)) }
       return try carryOut(session, observed, plan, output)
     }
   }

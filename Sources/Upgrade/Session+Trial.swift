@@ -1,0 +1,36 @@
+public import Kernel
+import QEMU
+
+/// What `plan` tries out beyond asking the new binary. Nothing of it leaves a trace.
+extension Session {
+  /// Whether device state fits forwards and backwards.
+  public func stateFormats(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> StateFormats {
+    try StateFormats.compare(observed.observation, request, monitor: observed.monitor)
+  }
+
+  /// Starts the new QEMU as the upgrade would, compares it with the running one and ends it. Its public names lie
+  /// in memory that only it sees, its RAM is its own and untouched, its images are open but inactive, and its
+  /// messages do not reach the VM's log.
+  /// - Returns: differences; a QEMU that could not be started is one, too.
+  public func trial(_ observed: Observed, _ plan: UpgradePlan) throws(Failure) -> Trial {
+    if !plan.blockers.isEmpty { return .skipped(why: "the upgrade is refused already") }
+    let (need, room) = (plan.memory.extraBytes, observed.observation.room)
+    if need > min(room.host, room.cgroup ?? room.host) { return .skipped(why: "there is no room for a second QEMU") }
+    var plan = plan
+    plan.isTrial = true
+    let start = Instant.now()
+    let host = try host(observed, takingBack: nil)
+    let differences: [String]
+    do throws(Failure) {
+      _ = try host.spawn(plan)
+      _ = try host.greet(plan)
+      differences = try TwinComparison.differences(between: host.live(.new), and: observed.observation.live, on: host)
+    } catch {
+      try host.end(.new)
+      if error.errno == .interrupted || !host.isAlive(.old) { throw error }
+      return .done(differences: ["\(error)"], milliseconds: Instant.now() - start)
+    }
+    try host.end(.new)
+    return .done(differences: differences, milliseconds: Instant.now() - start)
+  }
+}
