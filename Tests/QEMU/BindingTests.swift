@@ -39,6 +39,7 @@ import Testing
     Case("-qtest", "unix:/q", is: "unix-socket connect /q refuse"),
     Case("-chardev", "spicevmc,id=c,name=vdagent"), Case("-chardev", "dbus,id=c,name=x"), Case("-monitor", "stdio"),
     Case("-object", "vhost-user-blk-server,id=o,addr.type=unix,addr.path=/b,node-name=n", is: "unix-socket listen /b refuse"),
+    Case("-object", "x-vfio-user-server,id=o,type=unix,path=/v,device=d", is: "unix-socket listen /v refuse"),
     Case("-object", "input-barrier,id=b,name=n,server=h", is: "tcp-socket connect h:24800 refuse"),
   ]
 
@@ -46,7 +47,7 @@ import Testing
     Case("-vnc", "127.0.0.1:1", is: "tcp-socket listen 127.0.0.1:5901 refuse"),
     Case("-vnc", "vnc=[::]:2,websocket=on", is: "tcp-socket listen [::]:5702 refuse", "tcp-socket listen [::]:5902 refuse"),
     Case("-vnc", ":0,websocket=h:80", is: "tcp-socket listen :5900 refuse", "tcp-socket listen h:80 refuse"),
-    Case("-vnc", "h:5500,reverse=on", is: "tcp-socket connect h:5500 refuse"),
+    Case("-vnc", "password=on"), Case("-vnc", "h:5500,reverse=on", is: "tcp-socket connect h:5500 refuse"),
     Case("-vnc", "vnc=unix:/foo=bar.sock,password=on", is: "unix-socket listen /foo=bar.sock swap"),
     Case("-vnc", ":0,tls,x509=/x", is: "directory share /x reopen", "tcp-socket listen :5900 refuse"),
     Case("-display", "vnc=:3", is: "tcp-socket listen :5903 refuse"),
@@ -111,7 +112,7 @@ import Testing
     Case("-netdev", "tap,id=n,vhost=off,vhostfd=3", is: "tap own tap%d refuse"),
     Case("-nic", "tap,ifname=t0,vhost=on", is: "tap own t0 refuse", "vhost-net own /dev/vhost-net refuse"),
     Case("-net", "tap,fd=3,vhostfd=4", is: "tap own fd=3 refuse", "vhost-net own fd=4 refuse"),
-    Case("-netdev", "tap,id=n,br=b0", is: "tap own tap%d refuse"), Case("-nic", "bridge", is: "bridge-helper own br0 refuse"),
+    Case("-netdev", "tap,id=n,br=b0", is: "tap own tap%d refuse"), Case("-nic", "model=e1000", is: "netdev-user own user refuse"), Case("-nic", "bridge", is: "bridge-helper own br0 refuse"),
     Case("-netdev", "bridge,id=n,br=b1,helper=/h", is: "bridge-helper own b1 refuse"),
     Case(
       "-netdev", "user,id=n,hostfwd=tcp:127.0.0.1:1-:2,hostfwd=udp::3-10.0.2.15:4,hostfwd=unix:/a-b.sock-:5",

@@ -1,11 +1,8 @@
 extension Describer {
   mutating func vnc(_ option: CommandOption, _ parameters: OptionValue) {
     displayTypes.append("vnc")
-    guard let address = parameters["vnc"] else {
-      block(option, "names no address", "check the command line: QEMU itself refuses it")
-      return
-    }
-    if address == "none" { return }
+    // Without an address it listens nowhere.
+    guard let address = parameters["vnc"], address != "none" else { return }
     if parameters.isOn("password") {
       result.warnings.append(
         "\(option.text): a password set over QMP cannot be read back; set it again after the upgrade")

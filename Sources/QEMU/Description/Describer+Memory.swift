@@ -75,7 +75,7 @@ extension Describer {
       refuse(.fd, .connect, parameters["fd"] ?? "", option.text, Self.elsewhere(type), wayOut)
     case "x-vfio-user-server", "vhost-user-blk-server":
       refuse(
-        .unixSocket, .listen, parameters["socket.path"] ?? parameters["addr.path"] ?? "", option.text,
+        .unixSocket, .listen, parameters["socket.path"] ?? parameters["addr.path"] ?? parameters["path"] ?? "", option.text,
         Self.elsewhere(type), wayOut)
     case "iommufd":
       if let fd = parameters["fd"] {

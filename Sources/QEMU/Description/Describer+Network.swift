@@ -2,8 +2,11 @@ extension Describer {
   private static let unplug = "unplug the network device first (device_del, netdev_del), or start the VM with -nic none"
 
   mutating func network(_ option: CommandOption, _ parameters: OptionValue) {
-    let type = parameters["type"] ?? ""
     if option.name == "netdev", let id = parameters["id"] { result.netdevIDs.append(id) }
+    guard let type = parameters["type"] ?? (option.name == "nic" ? "user" : nil) else {
+      block(option, "names no type", "check the command line: QEMU itself refuses it")
+      return
+    }
     switch type {
     case "none", "nic", "hubport", "help", "?": break
     case "user": userNetwork(option, parameters)

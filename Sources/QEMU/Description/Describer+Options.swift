@@ -50,7 +50,8 @@ extension Describer {
       result.chroot = option.value
       block(option, reason, wayOut)
     case "plugin":
-      let path = option.parameters["file"] ?? option.value ?? ""
+      // Without `file=` the first word is the path.
+      let path = option.parameters["file"] ?? String((option.value ?? "").prefix { $0 != "," })
       refuse(.file, .share, path, option.text, reason, wayOut, purpose: "plugin")
     case "writeconfig", "qtest-log": refuse(.file, .own, option.value ?? "", option.text, reason, wayOut)
     case "qtest":

@@ -33,7 +33,14 @@ public struct Inspection: Sendable {
 
   /// What a command line alone can tell.
   public init(_ commandLine: QEMU.CommandLine) {
-    self.init(MachineDescription(commandLine), binary: commandLine.program)
+    let description = MachineDescription(commandLine)
+    self.init(description, binary: commandLine.program)
+    if description.usesStandardInput {
+      notes.append("a console or monitor reads standard input, which stands against an upgrade unless that is /dev/null")
+    }
+    if description.usesDefaultDisplay {
+      notes.append("no option says where the display goes: QEMU opens a window, a VNC port or nothing, as it was built")
+    }
   }
 
   init(_ description: MachineDescription, binary: String) {
