@@ -33,7 +33,7 @@ let package = Package(
       ]),
     // Boots real guests on real QEMUs; used by the end-to-end tests and by the benchmark.
     .target(name: "Lab", dependencies: ["Kernel"], path: "Tests/Lab", exclude: ["guest"]),
-    .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel"], path: "Benchmarks/moult-bench"),
+    .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel", "QEMU"], path: "Benchmarks/moult-bench"),
     // What must hold for every input of a parser: replayed by the unit tests, searched by `make fuzz`.
     .target(name: "FuzzTargets", dependencies: ["QEMU"], path: "Tests/Fuzz/Targets"),
     // A process that the tests of descriptor exchange stop in the middle of what it does.

@@ -22,7 +22,12 @@ struct Bench {
     endOnSignals()
     let before = Leftovers.snapshot()
     var results: [Int: [Row: Results]] = [:]
-    for size in options.sizes {
+    var surveys: [SurveyResult] = []
+    for row in options.surveys {
+      complain("\(row.title)")
+      surveys += try row.measure(runs: options.runs)
+    }
+    for size in options.sizes where !options.rows.isEmpty {
       complain("\(size) MiB: booting")
       let subject = try Subject(mebibytes: size, options: options)
       defer { subject.end() }
@@ -30,10 +35,13 @@ struct Bench {
     }
     // Others may have VMs on this host, which come and go.
     let left = Leftovers.snapshot().difference(from: before).filter { $0.contains("bench-") }
-    let table = Table(options: options, results: results)
-    print(table.text())
-    print("\n" + table.verdicts())
-    if options.showsSteps { print("\n" + table.steps()) }
+    if !options.rows.isEmpty {
+      let table = Table(options: options, results: results)
+      print(table.text())
+      print("\n" + table.verdicts())
+      if options.showsSteps { print("\n" + table.steps()) }
+    }
+    if !surveys.isEmpty { print("\n" + SurveyResult.lines(surveys) + "\n" + load()) }
     if !left.isEmpty { throw LabFailure("left behind: \(left)") }
   }
 
@@ -62,6 +70,13 @@ struct Bench {
       results[row]?.failed = counts.failed
     }
     return results
+  }
+
+  /// Others on the machine make every figure larger.
+  private static func load() -> String {
+    var averages = [Double](repeating: 0, count: 3)
+    getloadavg(&averages, 3)
+    return String(format: "load average %.1f %.1f %.1f on %d processors", averages[0], averages[1], averages[2], sysconf(CInt(_SC_NPROCESSORS_ONLN)))
   }
 
   /// Ctrl-C ends the guests, too. The signals are blocked before there is a second thread, so that only

@@ -5,6 +5,8 @@ struct Options {
   /// Guest RAM, MiB.
   var sizes = [512, 4096]
   var rows = Row.allCases
+  /// Rows that ask instead of upgrading.
+  var surveys = Survey.allCases
   /// Attempts to connect, over all sizes and rows with moult.
   var attempts = 120_000
   /// Measurements of each row's memory.
@@ -18,7 +20,8 @@ struct Options {
     usage: moult-bench [--runs N] [--sizes MIB,…] [--rows a,b,…] [--attempts N] [--memory-runs N]
                        [--qemu VERSION] [--steps]
     rows: a save and load, b plain migration, c the same with shared RAM, d moult upgrade --memory copy,
-          e moult upgrade with shared RAM, f rollback of d, g rollback of e
+          e moult upgrade with shared RAM, f rollback of d, g rollback of e,
+          h parse the corpus, i moult inspect, j moult list of 50 QEMUs, k of 50 stale ones
     """
 
   init(_ arguments: [String]) throws {
@@ -34,9 +37,10 @@ struct Options {
       case "--runs": runs = try Options.number(option, value)
       case "--sizes": sizes = try words.map { try Options.number(option, $0) }
       case "--rows":
-        rows = try words.map { word in
-          guard let row = Row(rawValue: word) else { throw Misuse("\(option): no row \(word)") }
-          return row
+        rows = words.compactMap(Row.init(rawValue:))
+        surveys = words.compactMap(Survey.init(rawValue:))
+        if let word = words.first(where: { Row(rawValue: $0) == nil && Survey(rawValue: $0) == nil }) {
+          throw Misuse("\(option): no row \(word)")
         }
       case "--attempts": attempts = try Options.number(option, value)
       case "--memory-runs": memoryRuns = try Options.number(option, value)

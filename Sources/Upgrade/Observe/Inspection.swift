@@ -1,4 +1,32 @@
+public import Kernel
 public import QEMU
+
+/// A binding, and the descriptors of the running QEMU that hold it.
+public struct InspectedBinding: Sendable, Equatable {
+  public var binding: Binding
+  public var descriptors: [HeldDescriptor]
+}
+
+/// What the kernel says of a running QEMU's process.
+public struct InspectedProcess: Sendable {
+  public var user: UInt32
+  public var group: UInt32
+  /// SELinux's or AppArmor's label.
+  public var label: String?
+  /// The control group's path.
+  public var cgroup: String?
+  /// The systemd unit in whose control group it is.
+  public var unit: String?
+  /// Namespaces that are not this process's: kind → identity.
+  public var namespaces: [String: String]
+  /// The root tree that it lives in, if not the host's.
+  public var root: String?
+  /// The state letter of proc_pid_stat(5).
+  public var state: Character
+  public var resident: ProcessMemory
+  /// Files and memory files that are mapped shared and writable: path → bytes. Guest RAM is among them.
+  public var sharedMappings: [String: UInt64]
+}
 
 /// What `moult inspect` says of a VM: what its command line tells, and of a running one what the kernel
 /// and QEMU say on top.
@@ -21,7 +49,10 @@ public struct Inspection: Sendable {
   /// The versioned type that it stands for in the running QEMU.
   public var resolvedMachine: String?
   public var memory: Memory
-  public var bindings: [Binding]
+  public var bindings: [InspectedBinding]
+  /// Every descriptor of the running QEMU.
+  public var descriptors: [HeldDescriptor] = []
+  public var process: InspectedProcess?
   /// Options that no QEMU is known to have, verbatim.
   public var unknown: [String]
   /// Live state that the command line does not say.
@@ -53,7 +84,7 @@ public struct Inspection: Sendable {
     memory = Memory(
       backend: kinds.joined(separator: "+"), shared: !ram.isEmpty && ram.allSatisfy(\.share),
       bytes: ram.reduce(0) { $0 &+ $1.size })
-    bindings = description.bindings
+    bindings = description.bindings.map { InspectedBinding(binding: $0, descriptors: []) }
     unknown = description.unknown
     blockers = description.blockers
     warnings = description.warnings

@@ -91,14 +91,13 @@ private struct Census {
     let descriptors = try ProcFS.openDescriptors(of: pid)
     let status = try ProcessStatus.read(pid: pid)
     let view = try FileView.of(pid, tree: root)
-    let units = try CgroupMembership.of(process: pid).flatMap { Paths.components($0.path) }
     subjects.append(
       Subject(
         pid: pid, startTime: status.startTime, description: description, root: root, view: view, binary: binary,
         replaced: try check.replaced(pid, binary: binary, view: view),
         memory: try Observer.memory(description, pid: pid, absolute: absolute, descriptors: descriptors),
         usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
-        manager: units.last { $0.hasSuffix(".service") || $0.hasSuffix(".scope") }))
+        manager: CgroupMembership.unit(in: try CgroupMembership.of(process: pid))))
     // A stopped process would not answer, and an upgrade must meet no other client.
     guard !upgrading.contains(pid), !["T", "t", "Z"].contains(status.state) else { return }
     survey.ask(
@@ -172,7 +171,7 @@ private struct Census {
 }
 
 /// Versions by file: many VMs share one binary, and asking it costs a start.
-private struct VersionCache {
+struct VersionCache {
   private var known: [FileIdentity: QEMUVersion?] = [:]
 
   /// What `binary --version` says; nil if it cannot be run here: libraries gone, or another root tree's.

@@ -97,7 +97,7 @@ public enum Observer {
 
   /// Where relative paths of the command line start. A daemon has changed to `/`: what its
   /// environment says of the directory it came from is taken, and every file is checked by inode later.
-  private static func base(of pid: pid_t, _ description: MachineDescription) throws(Failure) -> String {
+  static func base(of pid: pid_t, _ description: MachineDescription) throws(Failure) -> String {
     let current = try ProcFS.workingDirectory(of: pid)
     guard description.daemonizes, description.paths().contains(where: { !$0.hasPrefix("/") }) else { return current }
     let prefix = "PWD="

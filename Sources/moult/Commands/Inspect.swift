@@ -31,7 +31,7 @@ struct Inspect: ParsableCommand {
         let bytes = try Files.read(file == "-" ? "/proc/self/fd/0" : file)
         inspection = Inspection(try QEMU.CommandLine(reading: bytes, subject: file == "-" ? "standard input" : file))
       } else {
-        throw Failure(step: "inspect", subject: vm ?? "", reason: "a running VM cannot be inspected yet", hint: "use --argv /proc/PID/cmdline")
+        inspection = try Session().inspect(vm ?? "")
       }
       if output.isJSON { try Output.json(InspectDocument(inspection)) } else { Output.data(Self.text(inspection)) }
       for note in inspection.warnings + inspection.notes { Output.note("moult: note: \(note)") }
@@ -48,17 +48,39 @@ struct Inspect: ParsableCommand {
       "machine  \(inspection.requestedMachine ?? "QEMU's default")\(resolved)",
       "memory   \(memory.backend), \(memory.bytes >> 20) MiB, \(memory.shared ? "shared" : "private")",
     ]
+    if let process = inspection.process { lines += Self.lines(process) }
     if !inspection.bindings.isEmpty {
-      let rows = inspection.bindings.map { binding in
-        [binding.kind.rawValue, binding.role.rawValue, binding.handover.rawValue, binding.address + (binding.purpose.isEmpty ? "" : " (\(binding.purpose))")]
+      let isLive = inspection.pid != nil
+      let rows = inspection.bindings.map { entry in
+        let binding = entry.binding
+        let address = binding.address + (binding.purpose.isEmpty ? "" : " (\(binding.purpose))")
+        return [binding.kind.rawValue, binding.role.rawValue, binding.handover.rawValue]
+          + (isLive ? [entry.descriptors.isEmpty ? "-" : entry.descriptors.map { String($0.number) }.joined(separator: ","), address] : [address])
       }
-      lines += ["", Output.table([["BINDING", "ROLE", "HANDOVER", "ADDRESS"]] + rows)]
+      lines += ["", Output.table([["BINDING", "ROLE", "HANDOVER"] + (isLive ? ["FD"] : []) + ["ADDRESS"]] + rows)]
+    }
+    let connected = inspection.descriptors.filter { $0.peer != nil }
+    if !connected.isEmpty {
+      lines += ["", Output.table([["FD", "CONNECTION", "AT", "PEER"]] + connected.map { [String($0.number), $0.type, $0.address, $0.peer ?? ""] })]
     }
     if !inspection.unknown.isEmpty { lines += ["", "not understood:"] + inspection.unknown.map { "  " + Output.shortened($0, to: 110) } }
     for (title, found) in [("changed since the start:", inspection.drift), ("in the way of an upgrade:", inspection.blockers)] where !found.isEmpty {
       lines += ["", title] + blockerLines(found)
     }
     return lines.joined(separator: "\n")
+  }
+}
+
+extension Inspect {
+  private static func lines(_ process: InspectedProcess) -> [String] {
+    let resident = process.resident
+    let parts = [("private", resident.anonymous), ("shared", resident.shared), ("files", resident.file), ("huge pages", resident.huge)]
+    var lines = ["resident " + parts.filter { $0.1 > 0 }.map { "\($0.1 >> 20) MiB \($0.0)" }.joined(separator: ", ")]
+    lines.append("process  user \(process.user), group \(process.group)" + (process.label.map { ", label \($0)" } ?? "") + (process.state == "T" ? ", stopped by a signal" : ""))
+    if let cgroup = process.cgroup { lines.append("cgroup   \(cgroup)\(process.unit.map { " (\($0))" } ?? "")") }
+    if !process.namespaces.isEmpty { lines.append("own namespaces: \(process.namespaces.keys.sorted().joined(separator: ", "))") }
+    if let root = process.root { lines.append("root     \(root)") }
+    return lines
   }
 }
 
@@ -88,6 +110,50 @@ struct InspectDocument: Encodable {
     var handover: String
     var why: String
     var purpose: String?
+    var descriptors: [Descriptor]?
+  }
+  struct Descriptor: Encodable {
+    var fd: Int32
+    var type: String
+    var address: String
+    var peer: String?
+
+    init(_ descriptor: HeldDescriptor) {
+      fd = descriptor.number
+      type = descriptor.type
+      address = descriptor.address
+      peer = descriptor.peer
+    }
+  }
+  struct Process: Encodable {
+    struct Resident: Encodable {
+      var anonymous: UInt64
+      var shared: UInt64
+      var file: UInt64
+      var huge: UInt64
+    }
+    var user: UInt32
+    var group: UInt32
+    var label: String?
+    var cgroup: String?
+    var unit: String?
+    var namespaces: [String: String]
+    var root: String?
+    var resident_bytes: Resident
+    var shared_mappings: [String: UInt64]
+
+    init(_ process: InspectedProcess) {
+      user = process.user
+      group = process.group
+      label = process.label
+      cgroup = process.cgroup
+      unit = process.unit
+      namespaces = process.namespaces
+      root = process.root
+      resident_bytes = Resident(
+        anonymous: process.resident.anonymous, shared: process.resident.shared, file: process.resident.file, huge: process.resident.huge)
+      shared_mappings = process.sharedMappings
+    }
   }
   var name: String?
   var pid: Int32?
@@ -96,6 +162,8 @@ struct InspectDocument: Encodable {
   var machine: Machine
   var memory: Memory
   var bindings: [Binding]
+  var descriptors: [Descriptor]?
+  var process: Process?
   var unknown: [String]
   var drift: [BlockerDocument]
   var blockers: [BlockerDocument]
@@ -109,11 +177,16 @@ struct InspectDocument: Encodable {
     version = inspection.version?.description
     machine = Machine(requested: inspection.requestedMachine, resolved: inspection.resolvedMachine)
     memory = Memory(backend: inspection.memory.backend, shared: inspection.memory.shared, bytes: inspection.memory.bytes)
-    bindings = inspection.bindings.map {
-      Binding(
-        kind: $0.kind.rawValue, role: $0.role.rawValue, address: $0.address, option: $0.option, handover: $0.handover.rawValue,
-        why: $0.why, purpose: $0.purpose.isEmpty ? nil : $0.purpose)
+    let isLive = inspection.pid != nil
+    bindings = inspection.bindings.map { entry in
+      let binding = entry.binding
+      return Binding(
+        kind: binding.kind.rawValue, role: binding.role.rawValue, address: binding.address, option: binding.option,
+        handover: binding.handover.rawValue, why: binding.why, purpose: binding.purpose.isEmpty ? nil : binding.purpose,
+        descriptors: isLive ? entry.descriptors.map(Descriptor.init) : nil)
     }
+    descriptors = isLive ? inspection.descriptors.map(Descriptor.init) : nil
+    process = inspection.process.map(Process.init)
     unknown = inspection.unknown
     drift = inspection.drift.map(BlockerDocument.init)
     blockers = inspection.blockers.map(BlockerDocument.init)

@@ -1,0 +1,92 @@
+import Kernel
+import QEMU
+
+/// Which descriptors of a running QEMU hold which bindings. Pure: what the kernel has to be asked is in the arguments.
+struct BindingMatch {
+  /// The VM's descriptors, joined.
+  var descriptors: [HeldDescriptor]
+  /// What a path of the command line leads to; nil when it leads nowhere.
+  var identity: (String) -> FileIdentity?
+  /// The descriptors of RAM backends by the options that make them.
+  var memory: [String: Int32]
+
+  /// Each binding with its descriptors, then the descriptors that no binding explains as bindings of their own.
+  /// - Parameter nodes: files that QEMU says are block nodes; nil if it was not asked.
+  func match(_ bindings: [Binding], nodes: Set<String>?) -> [InspectedBinding] {
+    var claimed: Set<Int32> = []
+    var result: [InspectedBinding] = []
+    for binding in bindings {
+      var held = descriptors.filter { holds($0, binding) }
+      // Connections belong to what listens for them.
+      let listeners = Set(held.filter { $0.role == .listen }.map(\.number))
+      held += descriptors.filter { descriptor in
+        descriptor.listener.map(listeners.contains) ?? false && !held.contains { $0.number == descriptor.number }
+      }
+      claimed.formUnion(held.map(\.number))
+      result.append(InspectedBinding(binding: binding, descriptors: held.sorted { $0.number < $1.number }))
+    }
+    for descriptor in descriptors where !claimed.contains(descriptor.number) {
+      guard let kind = descriptor.kind else { continue }
+      result.append(InspectedBinding(binding: Self.unexplained(descriptor, kind, nodes: nodes), descriptors: [descriptor]))
+    }
+    return result
+  }
+
+  private func holds(_ descriptor: HeldDescriptor, _ binding: Binding) -> Bool {
+    if binding.kind == .memory { return memory[binding.option] == descriptor.number || isFile(descriptor, binding) }
+    // A descriptor that was passed by number. The command line's number may be another one's by now, but not of that kind.
+    if Self.numbers(binding).contains(descriptor.number) { return descriptor.kind != nil }
+    switch descriptor.kind {
+    case .unixSocket:
+      if descriptor.role == .connect { return binding.role == .connect && descriptor.listener == nil && same(descriptor.address, binding.address) }
+      return binding.role == .listen
+        && (isFile(descriptor, binding) || (descriptor.address.hasPrefix("@") && descriptor.address == binding.address))
+    case .tcpSocket, .udpSocket:
+      guard ![.file, .disk, .directory, .pidfile, .unixSocket].contains(binding.kind) else { return false }
+      let ports = Self.ports(binding.address)
+      if let remote = descriptor.remotePort { return binding.role == .connect && descriptor.listener == nil && ports.contains(remote) }
+      return descriptor.localPort.map(ports.contains) ?? false
+    case .tap: return binding.kind == .tap && binding.address == descriptor.address
+    case .file, .disk, .directory, .memory: return isFile(descriptor, binding)
+    case .some(let kind): return kind == binding.kind
+    case nil: return descriptor.number > 2 && isFile(descriptor, binding)
+    }
+  }
+
+  private func isFile(_ descriptor: HeldDescriptor, _ binding: Binding) -> Bool {
+    guard let file = descriptor.file, let named = identity(binding.address) else { return false }
+    // sock_diag gives the low half of an inode's number.
+    if descriptor.role == .listen { return file.device == named.device && file.inode == named.inode & 0xffff_ffff }
+    return file == named
+  }
+
+  /// Whether a path as bind(2) was given it is that of the command line, which may be in a URL.
+  private func same(_ path: String, _ written: String) -> Bool {
+    guard !path.isEmpty else { return false }
+    return path == written || written.hasSuffix("socket=" + path) || (path.hasPrefix("/") && !written.hasPrefix("/") && path.hasSuffix("/" + written))
+  }
+
+  /// What may be a port in an address: digits after a colon, of which `remote@local` and URLs have several.
+  static func ports(_ address: String) -> Set<UInt16> {
+    Set(address.split(separator: ":", omittingEmptySubsequences: false).dropFirst().compactMap { UInt16($0.prefix { $0.isNumber }) })
+  }
+
+  /// The numbers of descriptors in `fd=3`, `fds=3:4`, or the bare number of kind `fd`.
+  private static func numbers(_ binding: Binding) -> [Int32] {
+    let parts = binding.address.split(separator: "=", maxSplits: 1)
+    if parts.count == 2, ["fd", "fds"].contains(parts[0]) { return parts[1].split(separator: ":").compactMap { Int32($0) } }
+    return binding.kind == .fd ? [Int32(binding.address)].compactMap { $0 } : []
+  }
+
+  private static func unexplained(_ descriptor: HeldDescriptor, _ kind: Binding.Kind, nodes: Set<String>?) -> Binding {
+    let isNode = nodes?.contains(descriptor.address) ?? false
+    let isFile = [.file, .disk, .directory, .memory].contains(kind)
+    let why = isNode
+      ? "no option names it, but it is a block node of the running QEMU: a backing file, a snapshot or a disk that was plugged in"
+      : "no option explains descriptor \(descriptor.number)"
+        + (isFile ? ": opened over QMP, or by what an option loads" : ", so no step carries it over")
+    return Binding(
+      kind: isNode ? .disk : kind, role: descriptor.role, address: descriptor.address, option: "",
+      handover: isFile ? .reopen : .refuse, why: why, purpose: "")
+  }
+}

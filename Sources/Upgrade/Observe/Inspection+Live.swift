@@ -1,0 +1,120 @@
+import Glibc
+import Kernel
+import QEMU
+
+extension Session {
+  /// Inspects a running VM: argv, the kernel, and QEMU if its monitor is free. Changes nothing, takes no lock, and
+  /// keeps off the monitor of a VM that is being upgraded.
+  public func inspect(_ selector: String) throws(Failure) -> Inspection {
+    let pid = try Locator.find(selector, state: state)
+    let description = MachineDescription(CommandLine(argv: try ProcFS.arguments(of: pid)))
+    let root = try Observer.root(of: pid)
+    var inspection = Inspection(description, binary: try Observer.executable(of: pid, root: root).path)
+    inspection.pid = pid
+    inspection.process = try InspectedProcess(pid: pid, root: root)
+
+    // What needs QMP first: the connection that it makes is closed before the descriptors are read.
+    var observation: Observation?
+    do throws(Failure) { observation = try observe(String(pid)).observation } catch {
+      inspection.notes.append(
+        "QEMU was not asked over QMP (\(error)): run state, resolved machine type, what has changed since the start, and what blocks because of it, are not known"
+          + (error.hint.map { "; \($0)" } ?? ""))
+    }
+    let base: String
+    if let observation {
+      base = observation.base
+      let plan = UpgradePlan.make(
+        id: "inspect", observation: observation, request: UpgradeRequest(binary: observation.binary, root: observation.root), target: nil)
+      inspection.version = observation.version
+      inspection.resolvedMachine = observation.live.machineType
+      inspection.drift = UpgradePlan.driftBlockers(observation)
+      inspection.blockers = plan.blockers
+      inspection.warnings = plan.warnings
+      // What the plan knows better, such as how this RAM gets over.
+      for index in inspection.bindings.indices {
+        let binding = inspection.bindings[index].binding
+        guard let planned = plan.bindings.first(where: { $0.kind == binding.kind.rawValue && $0.address == binding.address }),
+          let handover = Binding.Handover(rawValue: planned.handover)
+        else { continue }
+        inspection.bindings[index].binding.handover = handover
+        inspection.bindings[index].binding.why = planned.why
+      }
+    } else {
+      base = try Observer.base(of: pid, description)
+      let isReplaced = try Observer.executable(of: pid, root: root).deleted
+      if root == nil || !isReplaced {
+        var versions = VersionCache()
+        inspection.version = versions.version(of: "/proc/\(pid)/exe", root: root, as: inspection.binary, pid: pid)
+      }
+    }
+
+    let descriptors = try ProcFS.openDescriptors(of: pid)
+    let tables = try SocketTables.read(of: pid)
+    let ends = Dictionary(
+      descriptors.compactMap { descriptor in descriptor.socketInode.flatMap(tables.peer).map { (descriptor.number, $0) } }) { first, _ in first }
+    let holders = try SocketHolders.find(Set(ends.values))
+    let held = HeldDescriptor.joined(
+      descriptors.map { HeldDescriptor.classify($0, tables) }, peers: ends.compactMapValues { holders[$0]?.description })
+    let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
+    let view = try FileView.of(pid, tree: nil)
+    var identities: [String: FileIdentity] = [:]
+    for address in Set(inspection.bindings.map(\.binding.address)) where !address.isEmpty {
+      // What cannot be looked up is no file that QEMU has open.
+      do { identities[address] = try view.status(absolute(address), pid: pid)?.identity } catch {}
+    }
+    var memory: [String: Int32] = [:]
+    for (backend, observed) in zip(
+      description.guestRAM, try Observer.memory(description, pid: pid, absolute: absolute, descriptors: descriptors))
+    {
+      if let number = observed.descriptor { memory[backend.option] = number }
+    }
+    inspection.descriptors = held
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory)
+      .match(inspection.bindings.map(\.binding), nodes: observation.map { seen in Set(seen.live.nodes.compactMap { seen.imagePath($0.file) }) })
+    return inspection
+  }
+}
+
+extension SocketTables {
+  /// Those of the process's network namespace and of ours: connections that it accepted are in their clients'.
+  static func read(of pid: pid_t) throws(Failure) -> SocketTables {
+    var (unix, internet) = (try UnixSocketTable.read(networkOf: pid), try InternetSocketTable.read(networkOf: pid))
+    let (theirs, ours) = (try ProcFS.namespace("net", of: pid), try ProcFS.namespace("net", of: getpid()))
+    if theirs != ours {
+      unix += try UnixSocketTable.read()
+      internet += try InternetSocketTable.read(networkOf: getpid())
+    }
+    return SocketTables(unix: unix, internet: internet)
+  }
+}
+
+extension InspectedProcess {
+  init(pid: pid_t, root: String?) throws(Failure) {
+    let status = try ProcessStatus.read(pid: pid)
+    user = status.credentials.user.effective
+    group = status.credentials.group.effective
+    state = status.state
+    label = ProcFS.securityLabel(of: pid)
+    let groups = try CgroupMembership.of(process: pid)
+    cgroup = (groups.first(where: \.isUnified) ?? groups.first { $0.controllers.contains("name=systemd") } ?? groups.first)?.path
+    unit = CgroupMembership.unit(in: groups)
+    self.root = root
+    namespaces = [:]
+    for kind in ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup"] {
+      let theirs = try ProcFS.namespace(kind, of: pid)
+      if theirs != (try ProcFS.namespace(kind, of: getpid())) { namespaces[kind] = theirs }
+    }
+    resident = try ProcessMemory.read(pid: pid)
+    sharedMappings = [:]
+    for file in try ProcFS.mappedFiles(of: pid) where file.isShared && file.permissions.contains("w") {
+      sharedMappings[file.path, default: 0] += file.size
+    }
+  }
+}
+
+extension CgroupMembership {
+  /// The systemd unit that the groups belong to; nil for none.
+  static func unit(in groups: [CgroupMembership]) -> String? {
+    groups.flatMap { Paths.components($0.path) }.last { $0.hasSuffix(".service") || $0.hasSuffix(".scope") }
+  }
+}
