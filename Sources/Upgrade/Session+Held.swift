@@ -1,6 +1,6 @@
 import Glibc
 public import Kernel
-public import QEMU
+import QEMU
 
 /// Upgrades that are held in probation: ended by `commit` or `rollback`.
 extension Session {
@@ -23,7 +23,7 @@ extension Session {
       throw Failure(
         step: "lock the VM", subject: record.vm, reason: "another moult (pid \(holder)) is working on it", hint: "wait for it")
     }
-    guard record.state == .probation else {
+    guard record.isHeld else {
       throw Failure(
         step: "find the upgrade of", subject: selector, reason: "upgrade \(record.id) was interrupted and is not held",
         hint: "moult recover \(record.vm) brings it to an end")
@@ -34,6 +34,15 @@ extension Session {
   /// Gives up the way back.
   public func commit(_ record: UpgradeRecord) throws(Failure) {
     let lock = try state.lock(record.key)
+    // Another moult may have been quicker.
+    guard let record = try state.record(record.key), record.isHeld else {
+      throw Failure(
+        step: "commit", subject: record.vm, reason: "upgrade \(record.id) is not held any more: it was committed or rolled back meanwhile",
+        hint: "moult status \(record.vm) shows what is")
+    }
+    var ended = record
+    ended.giveUpWayBack()
+    try JournalFile(state.journalPath(record.key)).append(Journal.line(ended))
     if let kept = record.kept { try KeptRuntime.remove(kept) }
     try state.remove(record.key)
     _ = lock.raw  // Held until here.

@@ -1,6 +1,6 @@
 import Glibc
 public import Kernel
-public import QEMU
+import QEMU
 
 /// One command's work on one VM: find, observe, plan, carry out.
 ///
@@ -124,9 +124,11 @@ public final class Session {
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal }, superseded: held)
   }
 
-  func recoveryHost(_ record: UpgradeRecord, lock: consuming OwnedFD) throws(Failure) -> LinuxHost {
+  func recoveryHost(
+    _ record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD
+  ) throws(Failure) -> LinuxHost {
     try LinuxHost(
-      recovering: record, lock: lock, reactor: reactor, state: state, signals: signals.raw,
+      recovering: record, superseded: superseded, lock: lock, reactor: reactor, state: state, signals: signals.raw,
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal })
   }
 

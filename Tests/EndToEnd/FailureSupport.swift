@@ -55,8 +55,12 @@ final class Patient {
 
   /// Which line of the journal begins a step. `lock` opens the journal: it has no beginning there.
   static func line(beginning step: String, hold: Bool = false) -> Int? {
-    steps(hold: hold).firstIndex(of: step).flatMap { $0 == 0 ? nil : 2 * $0 }
+    let before = steps(hold: hold).prefix { $0 != step }
+    if before.isEmpty { return nil }
+    // A beginning and an end each, and the record as often as it changes.
+    return 2 * before.count + before.reduce(0) { $0 + (records[$1] ?? 0) }
   }
+  private static let records = ["lock": 1, "keep": 1, "launch": 1, "compare": 1, "retire": 2]
   static func steps(hold: Bool = false) -> [String] {
     ["lock"] + (hold ? ["keep"] : [])
       + ["stage", "launch", "compare", "migrate", "pause", "switch", "exchange", "verify", "resume", "retire"]

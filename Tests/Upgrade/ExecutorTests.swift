@@ -127,6 +127,7 @@ import Testing
     "save under-way new=200 resumed=false",
     "journal compare done",
     "journal migrate begin",
+    "storage old",
     "old migrate-set-capabilities",
     "new migrate-set-capabilities",
     "old migrate-set-parameters downtime-limit=20",

@@ -5,7 +5,7 @@ import QEMU
 
 /// QMP and migration of the model's QEMUs.
 extension ModelHost {
-  func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+  func command(_ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double) throws(Failure) -> JSONValue {
     var text = "\(side.rawValue) \(name)"
     if name == "migrate-set-parameters", let limit = arguments?["downtime-limit"]?.integer { text += " downtime-limit=\(limit)" }
     return try call(text, waits: true) { () throws(Failure) in
@@ -135,6 +135,8 @@ extension ModelHost {
   }
 
   func eventTime(_ side: Side, _ name: String) -> Int64? { side == .old ? old.eventTimes[name] : new?.eventTimes[name] }
+
+  func hearEvents(_ side: Side) throws(Failure) {}
 
   func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
     try call("await \(side.rawValue) \(name)", waits: true) { () throws(Failure) in

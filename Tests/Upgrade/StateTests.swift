@@ -52,62 +52,6 @@ final class Scratch {
     #expect(try Scratch().state.records() == [])
     #expect(try Scratch().state.record("k") == nil)
   }
-
-  @Test func recordsComeBackAsTheyWereWritten() throws {
-    let scratch = Scratch()
-    let lock = try scratch.state.lock("vm1-1")
-    var record = Self.record()
-    try scratch.state.save(record)
-    #expect(try scratch.state.record("vm1-1") == record)
-    record.state = .probation
-    record.new = LaunchedTwin(process: ProcessIdentity(pid: 7, startTime: 8), version: QEMUVersion(major: 11, minor: 1))
-    record.kept = KeptRuntime(directory: "/k", binary: "/b", root: "/r", files: [.init(path: "/f", original: FileIdentity(device: .max, inode: 1))])
-    try scratch.state.save(record)
-    #expect(try scratch.state.records() == [record])
-    #expect(try Files.names(in: scratch.state.directory("vm1-1")).sorted() == ["lock", "record.json"])
-    try scratch.state.remove("vm1-1")
-    #expect(try Files.statusIfPresent(scratch.state.path) == nil)
-    try scratch.state.remove("vm1-1")  // Gone already.
-    _ = lock.raw
-  }
-
-  @Test(arguments: ["", "{", "[]", "{}", #"{"id":1}"#, "\u{0}\u{1}"])
-  func aDamagedRecordIsSaidToBeOne(text: String) throws {
-    let scratch = Scratch()
-    let lock = try scratch.state.lock("k")
-    try Files.replace(scratch.state.recordPath("k"), with: Array(text.utf8))
-    let failure = #expect(throws: Failure.self) { _ = try scratch.state.record("k") }
-    #expect(failure?.reason?.hasPrefix("it is damaged") == true)
-    _ = lock.raw
-  }
-
-  @Test func theJournalTellsWhichStepsWereBegun() throws {
-    let scratch = Scratch()
-    #expect(try !scratch.state.hasBegun(.resume, "k"))
-    let lock = try scratch.state.lock("k")
-    func write(_ entries: [JournalEntry]) throws { try Files.replace(scratch.state.journalPath("k"), with: entries.flatMap { Array($0.line.utf8) }) }
-    let verify = JournalEntry(step: .verify, phase: .done, milliseconds: 1, note: nil)
-    // A note cannot pass for an entry.
-    let tricky = JournalEntry(step: .verify, phase: .failed, milliseconds: 1, note: #"{"step":"resume","phase":"begin"}"#)
-    try write([verify, tricky])
-    #expect(try !scratch.state.hasBegun(.resume, "k"))
-    try write([verify, JournalEntry(step: .resume, phase: .begin, milliseconds: 2, note: nil)])
-    #expect(try scratch.state.hasBegun(.resume, "k"))
-    _ = lock.raw
-  }
-
-  static let notes: [String?] = [nil, "", "plain", "a \"quoted\" \\ path", "two\nlines\t\u{0}\u{1f}", "ü € 🐚", "\\\\\"\"", String(repeating: "x", count: 5000)]
-
-  @Test(arguments: notes) func aJournalLineIsOneLineOfJSON(note: String?) throws {
-    let entry = JournalEntry(step: .switch, phase: .failed, milliseconds: 12.3456, note: note)
-    let line = entry.line
-    #expect(line.hasSuffix("}\n") && line.filter { $0 == "\n" }.count == 1)
-    let value = try JSONValue(parsing: Array(line.utf8))
-    #expect(value["us"] == .integer(12345))
-    #expect(value["step"] == "switch" && value["phase"] == "failed")
-    let written = (note ?? "").unicodeScalars.map { $0.value < 0x20 ? " " : String($0) }.joined()
-    #expect((value["note"]?.string ?? "") == written)
-  }
 }
 
 @Suite struct ELFTests {

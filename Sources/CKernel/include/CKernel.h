@@ -59,6 +59,11 @@ long moult_filesystem_type(const char *path);
 /// pipe2(2), both ends close-on-exec.
 int moult_pipe(int ends[2]);
 
+/// An exclusive open file description lock on the whole file (fcntl(2), F_OFD_SETLK): not waited for.
+int moult_lock(int descriptor);
+/// 1 if another open file description holds such a lock, 0 if none does.
+int moult_is_locked(int descriptor);
+
 /// listxattr(2), getxattr(2), setxattr(2); symbolic links are followed.
 ssize_t moult_list_attributes(const char *path, char *names, size_t size);
 ssize_t moult_get_attribute(const char *path, const char *name, void *value, size_t size);

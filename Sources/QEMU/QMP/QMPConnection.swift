@@ -131,6 +131,12 @@ public final class QMPConnection {
     return nil
   }
 
+  /// Takes in what QEMU has sent already, without waiting.
+  public func receiveWhatIsThere() throws(Failure) {
+    var entry = pollfd(fd: socket.raw, events: Int16(POLLIN), revents: 0)
+    while !isClosed, poll(&entry, 1, 0) > 0 { try receive() }
+  }
+
   private func closed(step: String) -> Failure {
     Failure(step: step, subject: subject, errno: .connectionReset, reason: "QEMU closed the connection")
   }

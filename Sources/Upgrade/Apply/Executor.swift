@@ -1,5 +1,5 @@
 public import Kernel
-public import QEMU
+import QEMU
 
 /// Carries a plan out, step by step, and takes it back when a step fails.
 ///
@@ -25,12 +25,16 @@ public final class Executor {
   var steps: [UpgradeReport.Step] = []
   var notes: [String] = []
   var extraMemory: UInt64?
+  /// Somebody let the old QEMU run on after the guest ran in the new one.
+  var wasContinuedTwice = false
   var isLocked = false
   var migrationStarted = false
   /// The new QEMU has the whole guest: from here on it does not matter if the old one dies.
   var newHoldsGuest = false
   /// In a recovery: the new QEMU may have been told to run the guest.
   var resumeBegan = false
+  /// Seconds that a QEMU may take for its part of the pause.
+  var pauseSeconds = Executor.switchSeconds
 
   public init(plan: UpgradePlan, host: any Host, began: Instant, progress: @escaping (Progress) -> Void) {
     self.plan = plan
@@ -73,6 +77,7 @@ public final class Executor {
       }
     }
     do { try mustStillRun() } catch { return down(at: .commit, error) }
+    if wasContinuedTwice { return report(.needsPerson) }
     if host.isAlive(.old) {
       notes.append("the old QEMU (pid \(record.old.pid)) could not be ended: end it by SIGKILL; it must neither run nor quit")
       return report(.needsPerson)
@@ -95,7 +100,7 @@ public final class Executor {
   }
 
   /// A journal that cannot be written ends the upgrade as long as it can be taken back, and not after that.
-  private func journal(_ step: StepName, _ phase: JournalEntry.Phase) throws(Failure) {
+  func journal(_ step: StepName, _ phase: JournalEntry.Phase) throws(Failure) {
     guard isLocked else { return }
     do { try host.journal(entry(step, phase)) } catch {
       if !record.hasResumed { throw error }

@@ -50,7 +50,8 @@ public protocol Host: AnyObject {
   /// What each exchange will make public, by staged path: known once the stages are finished.
   var stagedIdentities: [String: FileIdentity] { get }
 
-  func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue
+  /// - Parameter seconds: how long the answer may take.
+  func command(_ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double) throws(Failure) -> JSONValue
   /// Hands each side its end of the migration stream and starts the migration.
   func startMigration() throws(Failure)
   /// Waits for `side` to report one of `states`: of a migration, `pass` for the end of a pass over RAM,
@@ -60,6 +61,8 @@ public protocol Host: AnyObject {
   /// When `side` emitted its last event of that name, microseconds of real time; nil if it did not.
   func eventTime(_ side: Side, _ name: String) -> Int64?
   func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure)
+  /// Takes in, without waiting, what `side` has reported already.
+  func hearEvents(_ side: Side) throws(Failure)
 
   /// Swaps one public name with its staged one; makes it public where nothing was.
   func exchange(_ exchange: NameExchange) throws(Failure)
@@ -85,6 +88,13 @@ public protocol Host: AnyObject {
   func ignoreInterrupts()
   /// Bytes that both twins and moult take beyond what the old one took alone.
   func extraMemory() -> UInt64
+}
+
+extension Host {
+  /// A command that the guest does not wait for.
+  func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    try command(side, name, arguments, seconds: 30)
+  }
 }
 
 /// The new QEMU once it answers.

@@ -162,7 +162,10 @@ extension LinuxHost {
     // Outer directories first: what is mounted inside them goes with them.
     let shared = stages.filter { $0.kind == .shared }.reversed()
     var detached: [String] = []
+    let mounts = try MountInfo.read(pid: newProcess.pid)
     for stage in shared where !detached.contains(where: { Paths.contains($0, stage.directory) }) {
+      // Done already, by a moult that was killed since: what is mounted there now is not the stage.
+      guard let top = mounts.last(where: { $0.mountPoint == stage.directory }), top.root.contains("/" + Paths.base(stage.path)) else { continue }
       try Namespaces.within(newProcess.pid, [.mount]) { () throws(Failure) in try Mount.detach(stage.directory) }
       detached.append(stage.directory)
     }

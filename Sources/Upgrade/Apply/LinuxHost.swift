@@ -20,7 +20,7 @@ public final class LinuxHost: Host {
   /// The held upgrade that this one takes back.
   let superseded: UpgradeRecord?
   private var lockFile: DescriptorBox?
-  private var journalFile: DescriptorBox?
+  private var journalFile: JournalFile?
   private var key = ""
   private let signals: CInt
   private let nextSignal: () throws(Failure) -> CInt?
@@ -57,18 +57,17 @@ public final class LinuxHost: Host {
   /// - Parameters:
   ///   - lock: the VM's, already held.
   init(
-    recovering record: UpgradeRecord, lock: consuming OwnedFD, reactor: Reactor, state: StateDirectory, signals: CInt,
+    recovering record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD, reactor: Reactor, state: StateDirectory, signals: CInt,
     nextSignal: @escaping () throws(Failure) -> CInt?
   ) throws(Failure) {
     self.reactor = reactor
     self.state = state
     self.signals = signals
     self.nextSignal = nextSignal
-    superseded = nil
+    self.superseded = superseded
     key = record.key
     lockFile = DescriptorBox(lock)
-    journalFile = DescriptorBox(
-      try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+    journalFile = try JournalFile(state.journalPath(key))
     oldProcess = try ProcessHandle(record.old)
     newProcess = try record.spawned.flatMap { process throws(Failure) in try ProcessHandle(process) }
     for stage in record.stages {
@@ -130,13 +129,12 @@ public final class LinuxHost: Host {
   public func lock(_ plan: UpgradePlan) throws(Failure) {
     let file = DescriptorBox(try state.lock(plan.key))
     if let record = try state.record(plan.key) {
-      switch record.state {
-      case .probation where record.id == superseded?.id: break
-      case .probation:
+      if record.isHeld, record.id != superseded?.id {
         throw Failure(
           step: "lock the VM", subject: plan.vm, reason: "upgrade \(record.id) is held in probation",
           hint: "moult commit \(plan.vm), or moult rollback \(plan.vm), first")
-      case .underWay, .undoing:
+      }
+      if !record.isHeld {
         throw Failure(
           step: "lock the VM", subject: plan.vm, reason: "upgrade \(record.id) was interrupted",
           hint: "moult recover \(plan.vm) brings it to an end")
@@ -144,8 +142,9 @@ public final class LinuxHost: Host {
     }
     key = plan.key
     do throws(Failure) {
-      journalFile = DescriptorBox(
-        try OwnedFD.open(state.journalPath(key), O_WRONLY | O_CREAT | O_APPEND, mode: 0o600, step: "open the journal"))
+      journalFile = try JournalFile(state.journalPath(key))
+      // An older moult kept it in a file of its own.
+      if let superseded { try save(superseded) }
     } catch {
       if superseded == nil { try state.remove(key) }
       throw error
@@ -158,8 +157,8 @@ public final class LinuxHost: Host {
     do {
       if let superseded {
         if undone {
-          try state.save(superseded)
-          lockFile = nil
+          try save(superseded)
+          (lockFile, journalFile) = (nil, nil)
           return
         }
         if let kept = superseded.kept { try dropRuntime(kept) }
@@ -170,14 +169,9 @@ public final class LinuxHost: Host {
     journalFile = nil
   }
 
-  public func journal(_ entry: JournalEntry) throws(Failure) {
-    guard let journalFile else { return }
-    let line = Array(entry.line.utf8)
-    let count = try valueOrErrno("write the journal", key) { write(journalFile.raw, line, line.count) }
-    if count != line.count { throw Failure(step: "write the journal", subject: key, errno: .noSpace, hint: "free space in /run") }
-  }
+  public func journal(_ entry: JournalEntry) throws(Failure) { try journalFile?.append(Journal.line(entry.payload)) }
 
-  public func save(_ record: UpgradeRecord) throws(Failure) { try state.save(record) }
+  public func save(_ record: UpgradeRecord) throws(Failure) { try journalFile?.append(Journal.line(record)) }
 
   // MARK: QMP
 
@@ -199,8 +193,10 @@ public final class LinuxHost: Host {
 
   public func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage { try LiveMachine.queryStorage(monitor(side)) }
 
-  public func command(_ side: Side, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
-    try monitor(side).execute(name, arguments)
+  public func command(
+    _ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double
+  ) throws(Failure) -> JSONValue {
+    try monitor(side).execute(name, arguments, seconds: seconds)
   }
 
   public func startMigration() throws(Failure) {
@@ -275,6 +271,8 @@ public final class LinuxHost: Host {
     let event = try monitor(side).awaitEvent(step: "await event \(name) of", seconds: seconds) { $0.name == name }
     seen.append((side, event))
   }
+
+  public func hearEvents(_ side: Side) throws(Failure) { try monitor(side).receiveWhatIsThere() }
 
   public func eventTime(_ side: Side, _ name: String) -> Int64? {
     if let found = seen.last(where: { $0.side == side && $0.event.name == name }) { return found.event.microseconds }
@@ -365,21 +363,5 @@ public final class LinuxHost: Host {
       }
     }
     return bytes
-  }
-}
-
-extension JournalEntry {
-  /// One line, written by hand: it is written while the guest stands still.
-  var line: String {
-    var note = ""
-    for character in (self.note ?? "").unicodeScalars {
-      switch character {
-      case "\"", "\\": note += "\\" + String(character)
-      case _ where character.value < 0x20: note += " "
-      default: note.unicodeScalars.append(character)
-      }
-    }
-    let time = String(Int(milliseconds * 1000))
-    return "{\"us\":\(time),\"step\":\"\(step.rawValue)\",\"phase\":\"\(phase.rawValue)\"\(note.isEmpty ? "" : ",\"note\":\"\(note)\"")}\n"
   }
 }

@@ -1,9 +1,9 @@
 public import Kernel
 public import QEMU
 
-/// One line of the journal: written before and after every step.
-public struct JournalEntry: Sendable, Equatable, Codable {
-  public enum Phase: String, Sendable, Codable { case begin, done, failed, undoing, undone }
+/// An entry of the journal: written before and after every step.
+public struct JournalEntry: Sendable, Equatable {
+  public enum Phase: String, Sendable { case begin, done, failed, undoing, undone }
   public var step: StepName
   public var phase: Phase
   /// Milliseconds since the upgrade began.
@@ -66,6 +66,13 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var hasResumed: Bool
   public var kept: KeptRuntime?
   public var pauseMilliseconds: Double?
+
+  /// The upgrade is over but for the commit, and can be taken back: it was asked to be held, or its moult was
+  /// killed while it watched the guest.
+  public var isHeld: Bool { state == .probation && keepsWayBack }
+  mutating func giveUpWayBack() { (holds, kept) = (false, nil) }
+  /// Without the old version's files there is no way back, and nothing to wait for.
+  var keepsWayBack: Bool { holds || kept != nil }
 }
 
 /// The capabilities and parameters of migration that an upgrade changes, as they were before.

@@ -9,8 +9,11 @@ extension Executor {
     }
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
     do {
+      // Stopped by SIGSTOP it could not say.
+      try host.thaw(.new)
+      let mayHaveRun = record.hasResumed || resumeBegan && record.state != .undoing
       switch try state(of: .new) {
-      case nil where record.hasResumed || resumeBegan && record.state != .undoing:
+      case nil where mayHaveRun:
         // Its disks, and shared RAM, may hold what the old one does not know of.
         notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
         if !host.isAlive(.old) { clearAway() }
@@ -20,14 +23,21 @@ extension Executor {
         return report(.needsPerson, failure: (.resume, interrupted))
       case nil, "inmigrate", "prelaunch":
         return undo(after: .lock, interrupted) ?? finish(interrupted)
-      case "paused" where !record.hasResumed:
+      case "paused" where !mayHaveRun:
         // It has the whole guest but never ran it: the old one goes on, unless there is none left.
         newHoldsGuest = true
         return undo(after: .lock, interrupted) ?? finish(interrupted)
+      case "paused" where !record.hasResumed:
+        // Told to run it, or about to be: it has the guest, and whether it ran cannot be known. Forward is safe.
+        return goForward(.resume, interrupted) ?? finish(interrupted)
       default:
         return finish(interrupted)
       }
     } catch {
+      if host.isAlive(.new), !resumeBegan, !record.hasResumed {
+        // It does not answer, and was never told to run the guest.
+        return undo(after: .lock, interrupted) ?? finish(interrupted)
+      }
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
       return report(.needsPerson, failure: (.lock, interrupted))
     }
@@ -51,15 +61,18 @@ extension Executor {
     // A stage that may hold the new QEMU's names must stay.
     guard makeNamesPublic() else { return report(.needsPerson, failure: (.resume, interrupted)) }
     do {
-      try retire()
-      if !record.holds { try commit() }
+      for step in [StepName.retire] + (record.keepsWayBack ? [] : [.commit]) {
+        try journal(step, .begin)
+        if step == .retire { try retire() } else { try commit() }
+        try journal(step, .done)
+      }
     } catch { return down(at: .retire, error) }
-    return report(record.holds ? .held : .committed)
+    return report(record.keepsWayBack ? .held : .committed)
   }
 
   /// The run state that a QEMU reports; nil when it is dead or was never reachable.
   private func state(of side: Side) throws(Failure) -> String? {
     guard host.isAlive(side) else { return nil }
-    return try host.command(side, "query-status", nil)["status"]?.string ?? "unknown"
+    return try host.command(side, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string ?? "unknown"
   }
 }

@@ -3,8 +3,13 @@ import QEMU
 
 /// What each step does.
 extension Executor {
-  /// Longest wait for a QEMU to load or save device state, seconds: it takes milliseconds.
-  static let switchSeconds = 20.0
+  /// Seconds that a QEMU may be silent while the guest stands still: loading or saving device state takes
+  /// milliseconds, and what takes longer is undone.
+  static let switchSeconds = 3.0
+  /// Seconds where there is nothing better to do than to wait.
+  static let patientSeconds = 20.0
+  /// Bytes of RAM a second that a copy is sure to manage.
+  static let slowestCopy = 100_000_000.0
   /// First limit of the pause that copying RAM may cause, milliseconds, and the last one.
   static let firstDowntimeLimit: Int64 = 20
   static let lastDowntimeLimit: Int64 = 1000
@@ -79,7 +84,11 @@ extension Executor {
   }
 
   private func migrate(_ plan: UpgradePlan) throws(Failure) {
+    // What was observed may be seconds old by now; dead after the switch, the old QEMU could not be asked any more.
+    try mustHaveObservedStorage(plan)
     migrationStarted = true
+    pauseSeconds = Self.switchSeconds
+    if plan.memory.stopsGuest { pauseSeconds += Double(plan.observation.description.ramSize) / Self.slowestCopy }
     for side in [Side.old, .new] {
       _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(capabilities(side)))
     }
@@ -92,7 +101,7 @@ extension Executor {
     if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     try host.startMigration()
     _ = try host.awaitMigration(
-      .old, states: ["active", pauseState(plan)], seconds: Self.switchSeconds, peerMustLive: true)
+      .old, states: ["active", pauseState(plan)], seconds: pauseSeconds, peerMustLive: true)
   }
 
   static func capabilityList(_ wanted: [String: Bool]) -> JSONValue {
@@ -117,7 +126,7 @@ extension Executor {
     var passes = 0
     while true {
       let state = try host.awaitMigration(
-        .old, states: [pauseState(plan), "pass"], seconds: 600, peerMustLive: true)
+        .old, states: [pauseState(plan), "pass"], seconds: plan.memory.stopsGuest ? pauseSeconds : 600, peerMustLive: true)
       if state == pauseState(plan) { return }
       passes += 1
       if passes > Self.mostPasses {
@@ -128,26 +137,26 @@ extension Executor {
       }
       if passes > Self.patientPasses, limit < Self.lastDowntimeLimit {
         limit = min(limit * 2, Self.lastDowntimeLimit)
+        // QEMU's own estimate of the last pass may be off by as much again.
+        pauseSeconds = Self.switchSeconds + Double(limit) / 500
         _ = try host.command(.old, "migrate-set-parameters", ["downtime-limit": .integer(limit)])
       }
     }
   }
 
-  /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events.
+  /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events. An old QEMU that
+  /// dies meanwhile may have sent everything before: that is looked at when this is undone.
   private func switchOver(_ plan: UpgradePlan) throws(Failure) {
-    if holdsAtGate(plan) { _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"]) }
-    do throws(Failure) {
-      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
-    } catch where !host.isAlive(.old) && host.isAlive(.new) {
-      // It may have sent everything before it died: then the new QEMU has the guest, and only it can tell.
-      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: false)
-    }
+    if holdsAtGate(plan) { _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds) }
+    _ = try host.awaitMigration(.new, states: ["completed"], seconds: pauseSeconds, peerMustLive: true)
     newHoldsGuest = true
     // Until the old QEMU reports the end it could still fail and run on by itself. Dead, it cannot.
     do {
       _ = try host.awaitMigration(.old, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
-      try mustBeWhatWasObserved(plan)
-      // From here on nobody else can continue it either.
+      // The block graph is looked at last of all, when the old QEMU has given its images up and can change it no more.
+      try mustHaveObservedStorage(plan)
+      try mustNotBeContinued()
+      // From here on nobody else can continue it either; what it was told before is heard before the resume.
       try host.freeze(.old)
     } catch {
       if host.isAlive(.old) { throw error }
@@ -155,21 +164,28 @@ extension Executor {
   }
 
   /// The VM may have other monitors than the one that is held here. A snapshot taken there since the
-  /// observation would be missing from the new QEMU, which writes to the image below it; and a `cont` sent
-  /// there, by a program that will not have its VM stopped, would let two QEMUs run the guest. The block graph
-  /// is looked at last of all, when the old QEMU has given its images up and can change it no more.
-  private func mustBeWhatWasObserved(_ plan: UpgradePlan) throws(Failure) {
+  /// observation would be missing from the new QEMU, which writes to the image below it.
+  private func mustHaveObservedStorage(_ plan: UpgradePlan) throws(Failure) {
     let changes = try host.storage(.old).differences(from: plan.observation.live.storage)
-    if !changes.isEmpty {
-      throw Failure(
-        step: "switch", subject: plan.vm, reason: "its disks were changed during the upgrade: " + changes.joined(separator: "; "),
-        hint: "a snapshot or another medium, by another monitor: leave the VM alone while it is upgraded")
-    }
-    if let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.old, "RESUME"), resumed >= stopped {
-      throw Failure(
-        step: "switch", subject: plan.vm, reason: "another program continued the old QEMU during the upgrade",
-        hint: "a program at another monitor sends cont when the guest stops: keep it from doing so during the upgrade")
-    }
+    if changes.isEmpty { return }
+    throw Failure(
+      step: "move the disks of", subject: plan.vm, reason: "its disks were changed during the upgrade: " + changes.joined(separator: "; "),
+      hint: "a snapshot or another medium, by another monitor: leave the VM alone while it is upgraded")
+  }
+
+  /// A `cont` sent to another monitor, by a program that will not have its VM stopped, would let two QEMUs run
+  /// the guest. QEMU reports it before a vCPU moves, so once the process is stopped all reports are there.
+  private func mustNotBeContinued() throws(Failure) {
+    guard host.isAlive(.old), try oldWasContinued() else { return }
+    throw Failure(
+      step: "switch", subject: record.vm, reason: "another program continued the old QEMU during the upgrade",
+      hint: "a program at another monitor sends cont when the guest stops: keep it from doing so during the upgrade")
+  }
+
+  private func oldWasContinued() throws(Failure) -> Bool {
+    try host.hearEvents(.old)
+    guard let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.old, "RESUME") else { return false }
+    return resumed >= stopped
   }
 
   private func exchangeNames() throws(Failure) {
@@ -188,8 +204,15 @@ extension Executor {
   func resume() throws(Failure) {
     // A Ctrl-C while the answer is awaited could not take the command back.
     host.ignoreInterrupts()
-    _ = try host.command(.new, "cont", nil)
-    try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
+    try mustNotBeContinued()
+    do throws(Failure) {
+      _ = try host.command(.new, "cont", nil, seconds: Self.switchSeconds)
+      try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
+    } catch where error.errno == .timedOut {
+      // The command is on its way and cannot be taken back. Whoever stopped the process meant no harm.
+      try host.thaw(.new)
+      try host.awaitEvent(.new, "RESUME", seconds: Self.patientSeconds)
+    }
     guestRuns()
   }
 
@@ -207,6 +230,11 @@ extension Executor {
   func retire() throws(Failure) {
     host.ignoreInterrupts()
     attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
+    attempt("hear the old QEMU's last events") { () throws(Failure) in
+      guard self.host.isAlive(.old), try self.oldWasContinued() else { return }
+      self.wasContinuedTwice = true
+      self.notes.append("another program continued the old QEMU after the guest had moved: check the guest's disks")
+    }
     attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
     insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
@@ -236,6 +264,9 @@ extension Executor {
   func commit() throws(Failure) {
     try mustStillRun()
     if let kept = record.kept {
+      // Half removed, they are no way back any more.
+      record.giveUpWayBack()
+      insist("note the commit") { () throws(Failure) in try self.host.save(self.record) }
       insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
     }
     host.unlock(undone: false)
@@ -273,7 +304,15 @@ extension Executor {
     for name in Set(capabilities(.old).keys).union(["x-ignore-shared"]) {
       if let had = record.settings.capabilities[name] { wanted[name] = had }
     }
-    _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(wanted))
+    do { _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(wanted)) } catch {
+      guard host.isAlive(side) else { throw error }
+      // One that the new version does not have any more makes it refuse them all.
+      for (name, had) in wanted.sorted(by: { $0.key < $1.key }) {
+        attempt("set the migration capability \(name) to \(had)") { () throws(Failure) in
+          _ = try self.host.command(side, "migrate-set-capabilities", Self.capabilityList([name: had]))
+        }
+      }
+    }
     var parameters: [String: JSONValue] = [:]
     for name in MigrationSettings.changed.sorted() {
       guard let had = record.settings.parameters[name] else { continue }

@@ -53,24 +53,26 @@ extension Executor {
     // It is certain that the new QEMU never ran. A recovery could not tell once it is dead.
     record.state = .undoing
     attempt("note the undoing") { () throws(Failure) in try self.host.save(self.record) }
-    var lost = giveNamesBack(record.stages.flatMap(\.exchanges).reversed())
-    insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) }
+    var lost = undoing(.exchange) { giveNamesBack(record.stages.flatMap(\.exchanges).reversed()) }
+    undoing(.launch) { insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) } }
     if host.isAlive(.new) {
       // Never two: an old QEMU is not continued beside a new one that may yet run.
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then send SIGCONT and QMP cont to the old one")
       return leave(step, failure)
     }
-    let guestRuns = continueOld()
+    let guestRuns = undoing(.pause) { continueOld() }
     // Once more, with the guest running: a stage that holds the VM's own names must not be removed.
     lost = giveNamesBack(lost)
     for exchange in lost {
       notes.append("\(exchange.published) may still be the new QEMU's, which has ended; the VM's own is then \(exchange.staged)")
     }
-    for stage in record.stages where !stage.exchanges.contains(where: lost.contains) {
-      insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+    undoing(.stage) {
+      for stage in record.stages where !stage.exchanges.contains(where: lost.contains) {
+        insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+      }
     }
     if let kept = record.kept {
-      insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+      undoing(.keep) { insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) } }
     }
     if host.isAlive(.old), !guestRuns || !lost.isEmpty { return leave(step, failure) }
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
@@ -79,6 +81,15 @@ extension Executor {
     if guestRuns, host.isAlive(.old) { return report(.failed, failure: (step, failure)) }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
+  }
+
+  /// Takes a step back, with an entry in the journal before and after it.
+  @discardableResult
+  private func undoing<Result>(_ step: StepName, _ body: () -> Result) -> Result {
+    attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undoing)) }
+    let result = body()
+    attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
+    return result
   }
 
   /// Ends in the middle of undoing; the record tells later commands so.
@@ -104,7 +115,7 @@ extension Executor {
     if newHoldsGuest { return true }
     guard step == .switch else { return false }
     do {
-      _ = try host.awaitMigration(.new, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: false)
+      _ = try host.awaitMigration(.new, states: ["completed"], seconds: pauseSeconds, peerMustLive: false)
       newHoldsGuest = true
     } catch {
       notes.append("the new QEMU does not have the whole guest: \(error)")
@@ -119,7 +130,7 @@ extension Executor {
       return host.eventTime(.new, "RESUME") == nil ? nil : "dead"
     }
     do {
-      let state = try host.command(.new, "query-status", nil)["status"]?.string ?? "unknown"
+      let state = try host.command(.new, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string ?? "unknown"
       if host.eventTime(.new, "RESUME") != nil { return state }
       return state == "paused" || state == "inmigrate" || state == "prelaunch" ? nil : state
     } catch {
@@ -154,7 +165,7 @@ extension Executor {
   }
 
   func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
-    notes.append("the old QEMU ended after it had handed the guest over, so the guest goes on in the new one (\(failure))")
+    notes.append("the old QEMU \(host.isAlive(.old) ? "had" : "ended after it had") handed the guest over, so the guest goes on in the new one (\(failure))")
     let arePublic = makeNamesPublic()
     do { try resume() } catch {
       guard let state = resumedState() else {
@@ -196,7 +207,7 @@ extension Executor {
   /// The old QEMU's run state. A migration reports its end a moment before the run state follows, and
   /// until then QEMU refuses `cont` ("Migration is not finalized yet"); no event tells when it has.
   private func settledStatus() throws(Failure) -> String {
-    let deadline = host.now().adding(seconds: Self.switchSeconds)
+    let deadline = host.now().adding(seconds: Self.patientSeconds)
     while true {
       let status = try host.command(.old, "query-status", nil)["status"]?.string ?? "unknown"
       if status != "finish-migrate" || host.now() > deadline { return status }
@@ -210,6 +221,6 @@ extension Executor {
     let state = try host.command(.old, "query-migrate", nil)["status"]?.string ?? "none"
     if Self.idle.contains(state) { return }
     _ = try host.command(.old, "migrate_cancel", nil)
-    _ = try host.awaitMigration(.old, states: Self.idle, seconds: Self.switchSeconds, peerMustLive: false)
+    _ = try host.awaitMigration(.old, states: Self.idle, seconds: Self.patientSeconds, peerMustLive: false)
   }
 }

@@ -44,7 +44,7 @@ public enum Observer {
         reason: "another moult (pid \(holder)) is working on it", hint: "wait for it, or end it with Ctrl-C there")
     }
     // Before the monitor is asked: it would tell of a migration, not of the upgrade that it was for.
-    if let record = try state.record(key), record.state != .probation {
+    if let record = try state.record(key), !record.isHeld {
       throw Failure(
         step: "lock the VM", subject: record.vm, reason: "upgrade \(record.id) was interrupted",
         hint: "moult recover \(record.vm) brings it to an end")

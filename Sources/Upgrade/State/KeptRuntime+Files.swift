@@ -3,7 +3,7 @@ import Kernel
 
 /// Copies of the files that a version of QEMU runs from.
 extension KeptRuntime {
-  static func directory(_ state: StateDirectory, id: String) -> String { state.persistent + "/kept/" + id }
+  static func directory(_ state: StateDirectory, id: String) -> String { state.keptPath + "/" + id }
 
   /// Copies what the process runs: its binary, the libraries and modules it has mapped, and the firmware
   /// that a start of it reads. Taken from the kernel's own links, so that it is these very files, deleted
@@ -72,9 +72,11 @@ extension KeptRuntime {
   }
 
   /// Removes the copies, and the directory that holds all kept runtimes when it is empty.
-  static func remove(_ kept: KeptRuntime) throws(Failure) {
-    try Files.removeTree(kept.directory)
-    let parent = Paths.parent(kept.directory)
+  static func remove(_ kept: KeptRuntime) throws(Failure) { try remove(directory: kept.directory) }
+
+  static func remove(directory: String) throws(Failure) {
+    try Files.removeTree(directory)
+    let parent = Paths.parent(directory)
     // Not empty: another VM's are in there.
     if rmdir(parent) == 0 { _ = rmdir(Paths.parent(parent)) }
   }

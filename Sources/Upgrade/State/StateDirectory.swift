@@ -4,9 +4,8 @@ public import Kernel
 
 /// Where upgrades under way or held keep their lock, record and journal: a directory for each VM.
 ///
-/// `lock` holds the pid of the moult at work and an flock(2) that the kernel drops when that moult
-/// ends, however it ends. `record.json` is what later commands need; `journal` has a line for each
-/// beginning and end of a step.
+/// `lock` holds the pid of the moult at work and locks that the kernel drops when that moult and its guardian
+/// have ended, however they end. `journal` has everything else: see ``Journal``.
 public struct StateDirectory: Sendable {
   /// `/run/moult`.
   public var path: String
@@ -20,7 +19,8 @@ public struct StateDirectory: Sendable {
 
   func directory(_ key: String) -> String { path + "/" + key }
   public func lockPath(_ key: String) -> String { directory(key) + "/lock" }
-  public func recordPath(_ key: String) -> String { directory(key) + "/record.json" }
+  /// What version 0 of the format had its records in. Read, never written.
+  func recordPath(_ key: String) -> String { directory(key) + "/record.json" }
   public func journalPath(_ key: String) -> String { directory(key) + "/journal" }
 
   /// The records of all upgrades under way, held, or interrupted. One that cannot be read is left out: it
@@ -35,25 +35,45 @@ public struct StateDirectory: Sendable {
     return records
   }
 
-  /// Why records cannot be read, for those that cannot.
+  /// What cannot be read of the journals.
   public func damaged() throws(Failure) -> [Failure] {
     var failures: [Failure] = []
     for key in try keys() {
-      do throws(Failure) { _ = try record(key) } catch where error.errno == nil { failures.append(error) }
+      do throws(Failure) {
+        let lines = try contents(key).damagedLines
+        if try record(key) == nil || lines.isEmpty { continue }
+        failures.append(
+          Failure(
+            step: "read the journal", subject: journalPath(key), reason: "\(lines.count) of its lines are damaged",
+            hint: "the others are gone by: moult recover takes whatever it cannot read for done"))
+      } catch where error.errno == nil { failures.append(error) }
     }
     return failures
   }
 
-  /// Removes directories that a moult left empty of a record when it was killed while it removed them.
+  /// Removes what nothing refers to: directories that a moult left without a record when it was killed at its
+  /// beginning or end, and kept files of upgrades that are no more, such as those from before the host was rebooted.
   public func sweep() throws(Failure) {
+    // Listed before the records are read: a directory of an upgrade that begins meanwhile is not among them.
+    let kept = try Files.statusIfPresent(keptPath) == nil ? [] : Files.names(in: keptPath)
     for key in try keys() {
+      if try Files.statusIfPresent(journalPath(key))?.size ?? 0 > 0 { continue }
       if try Files.statusIfPresent(recordPath(key)) != nil { continue }
       let lock: OwnedFD
       do throws(Failure) { lock = try self.lock(key) } catch { continue }  // Taken just now: not left behind.
-      if try Files.statusIfPresent(recordPath(key)) == nil { try remove(key) }
+      if try contents(key).record == nil { try remove(key) }
       _ = lock.raw  // Held until here.
     }
+    guard try damaged().isEmpty else { return }
+    var named: Set<String> = []
+    for key in try keys() {
+      let contents = try contents(key)
+      named.formUnion([contents.record?.id, contents.superseded?.id].compactMap { $0 })
+    }
+    for id in kept where !named.contains(id) { try KeptRuntime.remove(directory: keptPath + "/" + id) }
   }
+
+  var keptPath: String { persistent + "/kept" }
 
   private func keys() throws(Failure) -> [String] {
     guard try Files.statusIfPresent(path) != nil else { return [] }
@@ -61,53 +81,53 @@ public struct StateDirectory: Sendable {
   }
 
   public func record(_ key: String) throws(Failure) -> UpgradeRecord? {
-    let path = recordPath(key)
-    let bytes: [UInt8]
-    do { bytes = try Files.read(path) } catch {
-      if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
-      throw error
-    }
-    do { return try JSONDecoder().decode(UpgradeRecord.self, from: Data(bytes)) } catch {
+    let contents = try contents(key)
+    if contents.record == nil, !contents.damagedLines.isEmpty {
       throw Failure(
-        step: "read the record", subject: path, reason: "it is damaged: \(error)",
+        step: "read the journal", subject: journalPath(key), reason: "it is damaged, and holds no record that can be read",
         hint: "see which QEMU runs (moult list), then remove the directory")
     }
+    return contents.record
   }
 
-  /// Replaces the record; a reader sees the old or the new one, whole.
-  public func save(_ record: UpgradeRecord) throws(Failure) {
-    let path = recordPath(record.key)
-    let data: Data
-    do { data = try JSONEncoder().encode(record) } catch {
-      throw Failure(step: "write the record", subject: path, reason: "\(error)")
+  /// The VM's journal; empty if there is none.
+  func contents(_ key: String) throws(Failure) -> Journal.Contents {
+    var contents = try Journal.read(readIfPresent(journalPath(key)) ?? [], path: journalPath(key))
+    if contents.record == nil, let old = try readIfPresent(recordPath(key)) {
+      do { contents.record = try JSONDecoder().decode(UpgradeRecord.self, from: Data(old)) } catch {
+        throw Failure(
+          step: "read the record", subject: recordPath(key), reason: "it is damaged: \(error)",
+          hint: "see which QEMU runs (moult list), then remove the directory")
+      }
     }
-    try Files.replace(path, with: Array(data))
+    return contents
   }
 
-  /// Whether the journal says that a step was begun. Each beginning is written before anything is done.
-  func hasBegun(_ step: StepName, _ key: String) throws(Failure) -> Bool {
-    let path = journalPath(key)
-    guard try Files.statusIfPresent(path) != nil else { return false }
-    return try Files.readText(path).contains("\"step\":\"\(step.rawValue)\",\"phase\":\"begin\"")
-  }
-
-  /// The pid of the moult that works on this VM now; nil when none does.
-  public func holder(of key: String) throws(Failure) -> pid_t? {
-    let file: OwnedFD
-    do { file = try OwnedFD.open(lockPath(key), O_RDONLY) } catch {
+  private func readIfPresent(_ path: String) throws(Failure) -> [UInt8]? {
+    do { return try Files.read(path) } catch {
       if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
       throw error
     }
-    if flock(file.raw, LOCK_SH | LOCK_NB) == 0 { return nil }
+  }
+
+  /// The pid of the moult, or the guardian, that works on this VM now; nil when none does. Takes no lock, so that
+  /// nobody who wants it finds it taken.
+  public func holder(of key: String) throws(Failure) -> pid_t? {
+    let file: OwnedFD
+    do { file = try OwnedFD.open(lockPath(key), O_RDWR) } catch {
+      if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
+      throw error
+    }
+    if try !FileLock.isHeld(file.raw) { return nil }
     return pid_t(try Files.readText(lockPath(key)).trimmingWhitespace) ?? 0
   }
 
-  /// Takes the VM's lock, making its directory. Held until the descriptor is closed.
+  /// Takes the VM's lock, making its directory. Held until the descriptor and all its copies are closed.
   public func lock(_ key: String) throws(Failure) -> OwnedFD {
     try Files.makeDirectories(directory(key), mode: 0o700)
     while true {
       let file = try openLock(key)
-      if flock(file.raw, LOCK_EX | LOCK_NB) != 0 {
+      guard try FileLock.take(file.raw) else {
         let holder = try Files.readText(lockPath(key)).trimmingWhitespace
         throw Failure(
           step: "lock the VM", subject: key, reason: "another moult (pid \(holder)) is working on it",
@@ -132,21 +152,20 @@ public struct StateDirectory: Sendable {
   }
 
   /// Writes our pid into the lock; nothing is left if there is no room for it.
-  private func sign(_ key: String, _ lock: CInt) throws(Failure) {
+  func sign(_ key: String, _ lock: CInt) throws(Failure) {
     let text = Array("\(getpid())\n".utf8)
     do throws(Failure) {
       try valueOrErrno("write the lock", lockPath(key)) { ftruncate(lock, 0) }
       try valueOrErrno("write the lock", lockPath(key), hint: "free space there") { pwrite(lock, text, text.count, 0) }
     } catch {
-      if try Files.statusIfPresent(recordPath(key)) == nil { try remove(key) }
+      if try contents(key).record == nil { try remove(key) }
       throw error
     }
   }
 
   /// Removes a VM's directory; to be called with its lock held.
   public func remove(_ key: String) throws(Failure) {
-    for path in [journalPath(key), recordPath(key), lockPath(key)] { try Files.remove(path) }
-    try Files.remove(recordPath(key) + Files.temporarySuffix)
+    for path in [recordPath(key), recordPath(key) + ".new", journalPath(key), lockPath(key)] { try Files.remove(path) }
     try Files.removeDirectory(directory(key))
     // Others may have their directories in there: then it stays.
     _ = rmdir(path)
@@ -174,22 +193,6 @@ extension Files {
   static func removeDirectory(_ path: String) throws(Failure) {
     if rmdir(path) != 0, errno != ENOENT {
       throw Failure(step: "remove directory", subject: path, errno: .init(rawValue: errno))
-    }
-  }
-
-  static let temporarySuffix = ".new"
-
-  /// Writes a file under another name and renames it into place.
-  static func replace(_ path: String, with bytes: [UInt8], mode: mode_t = 0o600) throws(Failure) {
-    let temporary = path + temporarySuffix
-    let file = try OwnedFD.open(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode: mode, step: "write")
-    do throws(Failure) {
-      let count = try valueOrErrno("write", temporary, hint: "free space there") { Glibc.write(file.raw, bytes, bytes.count) }
-      if count != bytes.count { throw Failure(step: "write", subject: temporary, reason: "only \(count) of \(bytes.count) bytes", hint: "free space there") }
-      try valueOrErrno("rename into place", path) { rename(temporary, path) }
-    } catch {
-      unlink(temporary)  // Half of it is worth nothing; the failure that matters is thrown.
-      throw error
     }
   }
 }

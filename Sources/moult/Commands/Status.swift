@@ -28,7 +28,7 @@ struct Status: ParsableCommand {
         if try session.state.holder(of: record.key) != nil {
           state = "under-way"
         } else {
-          state = record.state == .probation ? "held" : "interrupted"
+          state = record.isHeld ? "held" : "interrupted"
         }
         rows.append((record, state))
       }
