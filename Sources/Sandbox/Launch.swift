@@ -1,5 +1,5 @@
 import CKernel
-import Glibc
+public import Glibc
 import Kernel
 import SystemPackage
 
@@ -9,8 +9,12 @@ import SystemPackage
 /// goes back; the child waits meanwhile, and is moved into its control groups and given its limits before it becomes
 /// the program. On failure nothing is left: no process, namespace, mount or descriptor.
 ///
+/// - Parameter beforeStart: called when the process exists and waits: from then on it can be known, and it ends by
+///   itself if the caller does.
 /// - Throws: the step that failed, in the parent or in the child, and what it was done to.
-public func launch(_ sandbox: SandboxPlan, _ process: ProcessPlan) throws(Failure) -> Child {
+public func launch(
+  _ sandbox: SandboxPlan, _ process: ProcessPlan, beforeStart: (pid_t) throws(Failure) -> Void = { _ in }
+) throws(Failure) -> Child {
   guard sandbox.namespaces.contains(.mount) || (sandbox.operations.isEmpty && sandbox.root == .host) else {
     throw Failure(step: "launch", subject: process.name, reason: "mounts need a mount namespace")
   }
@@ -39,6 +43,7 @@ public func launch(_ sandbox: SandboxPlan, _ process: ProcessPlan) throws(Failur
     try process.limits.apply(to: child.pid)
     if let scheduling = process.scheduling { try scheduling.apply(to: child.pid) }
     if let adjustment = process.oomScoreAdjustment { try OOMScore.apply(adjustment, to: child.pid) }
+    try beforeStart(child.pid)
     try valueOrErrno("start process", process.name) { write(startEnd, [1], 1) }
     if let failure = try prepared.failure(from: report.read) { throw failure }
   } catch {

@@ -6,6 +6,7 @@ import QEMU
 extension Session {
   /// The held upgrade of a VM.
   public func held(_ selector: String) throws(Failure) -> UpgradeRecord {
+    try recoverInterrupted(selector)
     let records = try state.records()
     let record: UpgradeRecord?
     if let named = records.first(where: { $0.vm == selector || $0.key == selector || $0.id == selector }) {

@@ -1,3 +1,4 @@
+import Glibc
 public import Kernel
 
 extension Session {
@@ -6,27 +7,42 @@ extension Session {
     try state.sweep()
     var found: [UpgradeRecord] = []
     for record in try state.records() where !record.isHeld {
-      if try state.holder(of: record.key) != nil { continue }
-      if let selector, ![record.vm, record.key, record.id, String(record.old.pid), record.spawned.map { String($0.pid) } ?? "", record.monitor].contains(selector) {
-        continue
-      }
-      found.append(record)
+      if try state.holder(of: record.key) == nil { found.append(record) }
     }
-    return found
+    guard let selector, !found.isEmpty else { return found }
+    let named = found.filter { $0.isMeant(by: selector) }
+    if !named.isEmpty { return named }
+    // A pidfile, a second monitor. Of a VM that cannot be found nothing is interrupted: the command itself says so.
+    let pid: pid_t
+    do throws(Failure) { pid = try Locator.find(selector, state: state) } catch { return [] }
+    return found.filter { $0.old.pid == pid || $0.spawned?.pid == pid }
+  }
+
+  /// Ends upgrades of a VM that were interrupted, before anything else is done to it.
+  public func recoverInterrupted(_ selector: String?) throws(Failure) {
+    for record in try interrupted(selector) {
+      let report = try recover(record)
+      recovered(record, report)
+      if report.outcome == .needsPerson {
+        throw Failure(
+          step: "recover", subject: record.vm, reason: "upgrade \(record.id) was interrupted: \(report.notes.joined(separator: "; "))",
+          hint: "see which QEMU runs (moult list) and the VM's log")
+      }
+    }
   }
 
   /// Brings an interrupted upgrade to an end: undone if the guest never ran in the new QEMU, else finished.
   public func recover(_ record: UpgradeRecord) throws(Failure) -> UpgradeReport {
     let lock = try state.lock(record.key)
-    let contents = try state.contents(record.key)
-    guard let record = contents.record, !record.isHeld else {
+    guard let (_, report) = try Takeover(state: state, reactor: reactor).end(record.key, lock: lock) else {
       throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
     }
-    if record.kept == nil {
-      // Copies that were under way: no record names them.
-      try Files.removeTree(KeptRuntime.directory(state, id: record.id))
-    }
-    let host = try recoveryHost(record, superseded: contents.superseded, lock: lock)
-    return Executor(recovering: record, resumeBegan: contents.mayHaveBegun(.resume), host: host).recover()
+    return report
+  }
+}
+
+extension UpgradeRecord {
+  func isMeant(by selector: String) -> Bool {
+    [vm, key, id, String(old.pid), spawned.map { String($0.pid) } ?? "", monitor].contains(selector)
   }
 }

@@ -22,7 +22,7 @@ extension Session {
     let host = try host(observed, takingBack: nil)
     let differences: [String]
     do throws(Failure) {
-      _ = try host.spawn(plan)
+      try host.spawn(plan) { _ in }
       _ = try host.greet(plan)
       differences = try TwinComparison.differences(between: host.live(.new), and: observed.observation.live, on: host)
     } catch {

@@ -10,6 +10,8 @@ public final class Session {
   public let reactor = Reactor()
   private let signals: SignalDescriptor
   private let began = Instant.now()
+  /// Called with each interrupted upgrade that was brought to an end on the way.
+  public var recovered: (UpgradeRecord, UpgradeReport) -> Void = { _, _ in }
 
   public init(state: StateDirectory = StateDirectory()) throws(Failure) {
     self.state = state
@@ -54,6 +56,7 @@ public final class Session {
 
   /// - Parameter selector: a guest's name, a pid, a pidfile or a QMP socket path.
   public func observe(_ selector: String) throws(Failure) -> Observed {
+    try recoverInterrupted(selector)
     let pid = try Locator.find(selector, state: state)
     let (observation, monitor) = try Observer.observe(pid, reactor: reactor, state: state)
     return Observed(observation: observation, monitor: monitor)
@@ -122,14 +125,6 @@ public final class Session {
     try LinuxHost(
       observation: observed.observation, monitor: observed.monitor, reactor: reactor, state: state, signals: signals.raw,
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal }, superseded: held)
-  }
-
-  func recoveryHost(
-    _ record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD
-  ) throws(Failure) -> LinuxHost {
-    try LinuxHost(
-      recovering: record, superseded: superseded, lock: lock, reactor: reactor, state: state, signals: signals.raw,
-      nextSignal: { [self] () throws(Failure) in try signals.next()?.signal })
   }
 
   /// Tries the target binary without a VM: is it QEMU, which version, does it know what this VM needs.

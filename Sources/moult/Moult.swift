@@ -15,7 +15,7 @@ struct Moult: ParsableCommand {
       64 wrong usage. `run` has its own: see its help.
       """,
     version: "0.1.0",
-    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, Run.self])
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, Run.self, Guard.self])
 
   static func main() {
     // A standard stream that is closed would become the number of the next file opened, such as a QMP

@@ -108,6 +108,7 @@ import Testing
 
   static let goldenCalls = [
     "lock",
+    "guardian ready=false",
     "save under-way new=0 resumed=false",
     "journal lock done",
     "journal stage begin",
@@ -115,8 +116,8 @@ import Testing
     "make stage /run/.moult-u1-vm1",
     "journal stage done",
     "journal launch begin",
-    "spawn",
     "save under-way new=200 resumed=false",
+    "spawn",
     "greet",
     "journal launch done",
     "journal compare begin",
@@ -127,6 +128,7 @@ import Testing
     "save under-way new=200 resumed=false",
     "journal compare done",
     "journal migrate begin",
+    "guardian ready=true",
     "storage old",
     "old migrate-set-capabilities",
     "new migrate-set-capabilities",

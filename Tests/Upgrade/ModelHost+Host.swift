@@ -30,6 +30,13 @@ extension ModelHost: Host {
     } catch {}
   }
 
+  func ensureGuardian(ready: Bool) throws(Failure) -> Bool {
+    try call("guardian ready=\(ready)", waits: ready) { () throws(Failure) in
+      if !isLocked { violate("a guardian without the lock") }
+      return false
+    }
+  }
+
   func journal(_ entry: JournalEntry) throws(Failure) {
     try call("journal \(entry.step.rawValue) \(entry.phase.rawValue)") { () throws(Failure) in
       if !isLocked { violate("journal without the lock") }
@@ -120,11 +127,11 @@ extension ModelHost: Host {
 
   // MARK: QEMU
 
-  func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity {
+  func spawn(_ plan: UpgradePlan, noting: (ProcessIdentity) throws(Failure) -> Void) throws(Failure) {
+    try noting(ProcessIdentity(pid: 200, startTime: 2))
     try call("spawn") { () throws(Failure) in
       try mustLive(.old)
       new = Twin(runState: .inmigrate)
-      return ProcessIdentity(pid: 200, startTime: 2)
     }
   }
 

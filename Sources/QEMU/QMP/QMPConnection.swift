@@ -48,6 +48,7 @@ public final class QMPConnection {
   private var reader = QMPReader()
   private var replies: [Int64: JSONValue] = [:]
   private var nextIdentifier: Int64 = 1
+  private var isTakenOver = false
 
   /// Takes ownership of a connected stream socket. Nothing is sent until `negotiate`.
   public init(_ socket: consuming OwnedFD, subject: String, reactor: Reactor) {
@@ -57,7 +58,20 @@ public final class QMPConnection {
     reactor.add(self.socket.raw) { [unowned self] () throws(Failure) in try self.receive() }
   }
 
+  /// Takes up a connection that another process had, in the middle of whatever it was doing: it is past its
+  /// greeting, the other's replies may still come, and the first message may lack its beginning.
+  public convenience init(takingOver socket: consuming OwnedFD, subject: String, reactor: Reactor) {
+    self.init(socket, subject: subject, reactor: reactor)
+    isTakenOver = true
+    reader = QMPReader(startsInside: true)
+    // Beyond all that the other can have used.
+    nextIdentifier = 1 << 40
+  }
+
   deinit { reactor.remove(socket.raw) }
+
+  /// The socket; stays the connection's own.
+  public var descriptor: CInt { socket.raw }
 
   /// Waits for the greeting and leaves capabilities negotiation mode.
   /// - Parameter seconds: for the greeting; a monitor that another client holds never sends one.
@@ -165,6 +179,8 @@ public final class QMPConnection {
       case .greeting(let version): self.version = version
       case .event(let event): events.append(event)
       case .reply(let identifier, let reply): replies[identifier] = reply
+      // Not about what was sent here, if another sent something before.
+      case .protocolError where isTakenOver: break
       case .protocolError(let reason): throw Failure(step: "QMP to", subject: subject, reason: reason)
       case .other: break
       }

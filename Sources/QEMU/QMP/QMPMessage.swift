@@ -52,7 +52,10 @@ public struct QMPReader: Sendable {
   /// How many of them are known to hold no line end.
   private var searched = 0
 
-  public init() {}
+  private var startsInside: Bool
+
+  /// - Parameter startsInside: the first line may be the end of a message whose beginning somebody else has read.
+  public init(startsInside: Bool = false) { self.startsInside = startsInside }
 
   /// Takes the next piece. After a fault the stream is of no more use.
   /// - Returns: the messages that it completes.
@@ -64,8 +67,9 @@ public struct QMPReader: Sendable {
       let line = unread[start..<end]
       start = end + 1
       if line.contains(where: { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: " ") }) {
-        messages.append(try QMPMessage(line: line))
+        do throws(QMPMessage.Fault) { messages.append(try QMPMessage(line: line)) } catch where startsInside {}
       }
+      startsInside = false
     }
     unread.removeSubrange(..<start)
     searched = unread.count

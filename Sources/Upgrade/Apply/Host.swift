@@ -21,6 +21,10 @@ public protocol Host: AnyObject {
   /// Lets go of the lock and removes the VM's state directory; after an undone rollback, the upgrade that
   /// was held before is held again.
   func unlock(undone: Bool)
+  /// Makes sure that a guardian watches over the upgrade, starting one if there is none or it was killed.
+  /// - Parameter ready: returns only when it does.
+  /// - Returns: whether one was started.
+  func ensureGuardian(ready: Bool) throws(Failure) -> Bool
   /// Appends to the VM's journal.
   func journal(_ entry: JournalEntry) throws(Failure)
   /// Writes what later commands (`commit`, `rollback`, `recover`) need to know.
@@ -34,7 +38,9 @@ public protocol Host: AnyObject {
   func removeStage(_ stage: Stage) throws(Failure)
 
   /// Starts the new QEMU, waiting. The process is the host's to `end`.
-  func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity
+  /// - Parameter noting: called when the process exists and before it starts: whoever has to clean up after a
+  ///   killed moult must know of it. Until then it ends with moult.
+  func spawn(_ plan: UpgradePlan, noting: (ProcessIdentity) throws(Failure) -> Void) throws(Failure)
   /// Waits until the new QEMU answers.
   func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion
   func live(_ side: Side) throws(Failure) -> LiveMachine

@@ -8,16 +8,16 @@ extension LinuxHost {
   /// Seconds until a new QEMU must have greeted. It takes tens of milliseconds; a loaded host takes longer.
   static let greetingSeconds = 60.0
 
-  public func spawn(_ plan: UpgradePlan) throws(Failure) -> ProcessIdentity {
-    let (handle, streams, control, stream) = try start(plan)
+  public func spawn(_ plan: UpgradePlan, noting: (ProcessIdentity) throws(Failure) -> Void) throws(Failure) {
+    let (handle, streams, control, stream) = try start(plan, noting)
     newProcess = handle
     watchExit(of: handle)
     rememberMessages(of: streams[2])
 
     let monitor = QMPConnection(try control.duplicate(), subject: "the new QEMU", reactor: reactor)
     newMonitor = monitor
+    guardian?.give(newMonitor: monitor.descriptor)
     migrationStream = stream
-    return ProcessIdentity(pid: handle.pid, startTime: try ProcessStatus.read(pid: handle.pid).startTime)
   }
 
   public func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion {
@@ -56,7 +56,7 @@ extension LinuxHost {
   /// Starts the process. Of its ends of the channels it has the only ones when this returns: otherwise
   /// its death would go unnoticed.
   private func start(
-    _ plan: UpgradePlan
+    _ plan: UpgradePlan, _ noting: (ProcessIdentity) throws(Failure) -> Void
   ) throws(Failure) -> (process: ProcessHandle, streams: [StandardStream], control: DescriptorBox, stream: DescriptorBox) {
     guard let oldProcess else { throw Failure(step: "start the new QEMU", subject: plan.vm, reason: "the old one has ended") }
     let (control, stream) = (try Channel(), try Channel())
@@ -81,7 +81,9 @@ extension LinuxHost {
     let sandbox = LaunchPlan.sandbox(plan)
     defer { withExtendedLifetime((kept, streams)) {} }
     do throws(Failure) {
-      let child = try Sandbox.launch(sandbox, process)
+      let child = try Sandbox.launch(sandbox, process) { pid throws(Failure) in
+        try noting(ProcessIdentity(pid: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
+      }
       do throws(Failure) {
         return (try ProcessHandle(pid: child.pid), streams, control.ours, stream.ours)
       } catch {

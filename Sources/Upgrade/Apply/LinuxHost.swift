@@ -25,6 +25,7 @@ public final class LinuxHost: Host {
   private let signals: CInt
   private let nextSignal: () throws(Failure) -> CInt?
   private var isInterruptible = true
+  var guardian: GuardianLink?
   /// Stages made by this host, and the inodes that the exchange makes public, by staged path.
   var stages: [String: OpenStage] = [:]
   var staged: [String: FileIdentity] = [:]
@@ -56,14 +57,16 @@ public final class LinuxHost: Host {
   /// Takes up where an interrupted upgrade was left.
   /// - Parameters:
   ///   - lock: the VM's, already held.
+  ///   - oldMonitor, newMonitor: connections that the interrupted moult had.
   init(
-    recovering record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD, reactor: Reactor, state: StateDirectory, signals: CInt,
-    nextSignal: @escaping () throws(Failure) -> CInt?
+    recovering record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD, oldMonitor: DescriptorBox?,
+    newMonitor: DescriptorBox?, reactor: Reactor, state: StateDirectory
   ) throws(Failure) {
     self.reactor = reactor
     self.state = state
-    self.signals = signals
-    self.nextSignal = nextSignal
+    // Nothing interrupts a recovery.
+    signals = -1
+    nextSignal = { () throws(Failure) in nil }
     self.superseded = superseded
     key = record.key
     lockFile = DescriptorBox(lock)
@@ -80,12 +83,30 @@ public final class LinuxHost: Host {
     }
     // The moult that was killed may have stopped it: then its monitor would not answer.
     try thaw(.old)
-    if let oldProcess { oldMonitor = try findMonitor(of: oldProcess, record) }
-    if let newProcess { newMonitor = try findMonitor(of: newProcess, record) }
+    if let oldProcess { self.oldMonitor = try takeOver(oldMonitor, of: oldProcess, record) }
+    // One that never answered has never run the guest: there is nothing to ask it.
+    if let newProcess, record.new != nil { self.newMonitor = try takeOver(newMonitor, of: newProcess, record) }
   }
 
   func watchExit(of process: ProcessHandle) {
     reactor.add(process.raw) { [unowned self] () throws(Failure) in self.reactor.remove(process.raw) }
+  }
+
+  /// A connection to one twin: the interrupted moult's, or else a new one.
+  private func takeOver(
+    _ former: DescriptorBox?, of process: ProcessHandle, _ record: UpgradeRecord
+  ) throws(Failure) -> QMPConnection? {
+    if let former {
+      let monitor = QMPConnection(takingOver: try former.duplicate(), subject: "QEMU (pid \(process.pid))", reactor: reactor)
+      do throws(Failure) {
+        _ = try monitor.execute("query-status", seconds: Executor.switchSeconds)
+        return monitor
+      } catch {
+        // Silent or closed: it is not asked this way again.
+        if process.hasExited { return nil }
+      }
+    }
+    return try findMonitor(of: process, record)
   }
 
   /// The QMP socket of one twin: public or staged, whichever inode the process listens at.
@@ -110,6 +131,7 @@ public final class LinuxHost: Host {
   }
 
   deinit {
+    guardian?.dismiss()
     reactor.remove(signals)
     if let oldProcess { reactor.remove(oldProcess.raw) }
     if let newProcess { reactor.remove(newProcess.raw) }
@@ -154,19 +176,39 @@ public final class LinuxHost: Host {
 
   public func unlock(undone: Bool) {
     guard lockFile != nil else { return }
+    defer {
+      // It holds the lock, too.
+      guardian?.dismiss()
+      (guardian, lockFile, journalFile) = (nil, nil, nil)
+    }
     do {
       if let superseded {
         if undone {
           try save(superseded)
-          (lockFile, journalFile) = (nil, nil)
           return
         }
         if let kept = superseded.kept { try dropRuntime(kept) }
       }
       try state.remove(key)
     } catch { FileDescriptorOutput.error("moult: could not remove the state of \(key): \(error)") }
-    lockFile = nil
-    journalFile = nil
+  }
+
+  public func ensureGuardian(ready: Bool) throws(Failure) -> Bool {
+    guard let lockFile, let oldMonitor else { return false }
+    var isNew = false
+    // One that was killed meanwhile is replaced once; two in a row are no accident.
+    for _ in 0..<2 {
+      if guardian?.isGone ?? true {
+        guardian = try GuardianLink(
+          key: key, lock: lockFile.raw, oldMonitor: oldMonitor.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
+        isNew = true
+      }
+      if ready { try guardian?.awaitReady() }
+      if guardian?.isGone == false { return isNew }
+    }
+    throw Failure(
+      step: "start the guardian of", subject: key, reason: "it ends as soon as it starts",
+      hint: "an upgrade is not begun without one: moult guard \(key) says why")
   }
 
   public func journal(_ entry: JournalEntry) throws(Failure) { try journalFile?.append(Journal.line(entry.payload)) }

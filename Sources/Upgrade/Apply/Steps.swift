@@ -39,6 +39,8 @@ extension Executor {
   private func lock(_ plan: UpgradePlan) throws(Failure) {
     try host.lock(plan)
     isLocked = true
+    // Before anything is written that it would have to take back.
+    _ = try host.ensureGuardian(ready: false)
     try host.save(record)
   }
 
@@ -48,11 +50,12 @@ extension Executor {
   }
 
   private func launch(_ plan: UpgradePlan) throws(Failure) {
-    let process = try host.spawn(plan)
-    record.spawned = process
-    // Before it is waited for: whoever has to clean up after us must know of it.
-    try host.save(record)
-    record.new = LaunchedTwin(process: process, version: try host.greet(plan))
+    try host.spawn(plan) { process throws(Failure) in
+      record.spawned = process
+      try host.save(record)
+    }
+    let version = try host.greet(plan)
+    record.new = record.spawned.map { LaunchedTwin(process: $0, version: version) }
   }
 
   /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
@@ -84,6 +87,8 @@ extension Executor {
   }
 
   private func migrate(_ plan: UpgradePlan) throws(Failure) {
+    // From here on the guest may stand still.
+    if try host.ensureGuardian(ready: true) { notes.append("the guardian was killed; another one was started") }
     // What was observed may be seconds old by now; dead after the switch, the old QEMU could not be asked any more.
     try mustHaveObservedStorage(plan)
     migrationStarted = true

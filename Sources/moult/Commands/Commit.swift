@@ -11,7 +11,7 @@ struct Commit: ParsableCommand {
 
   func run() throws {
     try reporting(output) {
-      let session = try Session()
+      let session = try Session.announcing()
       let record = try session.held(vm)
       try session.commit(record)
       if output.isJSON {
@@ -38,7 +38,7 @@ struct Rollback: ParsableCommand {
 
   func run() throws {
     try reporting(output) {
-      let session = try Session()
+      let session = try Session.announcing()
       let record = try session.held(vm)
       let (observed, plan) = try session.rollbackPlan(record)
       return try carryOut(session, observed, plan, output, takingBack: record)

@@ -22,7 +22,7 @@ struct Plan: ParsableCommand {
 
   func run() throws {
     try reporting(output) {
-      let session = try Session()
+      let session = try Session.announcing()
       let observed = try session.observe(vm)
       let request = try session.request(
         for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,

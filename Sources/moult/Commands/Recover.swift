@@ -20,18 +20,9 @@ struct Recover: ParsableCommand {
       for record in records {
         let report = try session.recover(record)
         for note in report.notes { Output.note("moult: \(note)") }
-        switch report.outcome {
-        case .committed, .held:
-          documents.append(HeldDocument(record, outcome: report.outcome.rawValue))
-          if !output.isJSON { Output.data("\(record.vm): the upgrade to QEMU \(record.new?.version.description ?? "?") was finished (\(report.outcome.rawValue))") }
-        case .needsPerson:
-          status = .needsPerson
-          documents.append(HeldDocument(record, outcome: "failed"))
-          if !output.isJSON { Output.data("\(record.vm): somebody has to look") }
-        default:
-          documents.append(HeldDocument(record, outcome: "undone"))
-          if !output.isJSON { Output.data("\(record.vm): the upgrade was undone, QEMU \(record.oldVersion) runs on (pid \(record.old.pid))") }
-        }
+        if report.outcome == .needsPerson { status = .needsPerson }
+        documents.append(HeldDocument(record, outcome: report.recovery))
+        if !output.isJSON { Output.data(session.sentence(record, report)) }
       }
       if output.isJSON {
         try Output.json(documents)
@@ -40,5 +31,36 @@ struct Recover: ParsableCommand {
       }
       return status
     }
+  }
+}
+
+extension UpgradeReport {
+  /// What became of an upgrade that was interrupted.
+  var recovery: String {
+    switch outcome {
+    case .committed, .held: outcome.rawValue
+    case .needsPerson: "failed"
+    default: "undone"
+    }
+  }
+}
+
+extension Session {
+  func sentence(_ record: UpgradeRecord, _ report: UpgradeReport) -> String {
+    switch report.outcome {
+    case .committed, .held: "\(record.vm): the upgrade to QEMU \(record.new?.version.description ?? "?") was finished (\(report.outcome.rawValue))"
+    case .needsPerson: "\(record.vm): somebody has to look"
+    default: "\(record.vm): the upgrade was undone, QEMU \(record.oldVersion) runs on (pid \(record.old.pid))"
+    }
+  }
+
+  /// One that says what it recovers on the way.
+  static func announcing() throws(Failure) -> Session {
+    let session = try Session()
+    session.recovered = { [unowned session] record, report in
+      Output.note("moult: note: upgrade \(record.id) was interrupted. \(session.sentence(record, report))")
+      for note in report.notes { Output.note("moult: \(note)") }
+    }
+    return session
   }
 }

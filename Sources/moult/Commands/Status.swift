@@ -12,7 +12,8 @@ struct Status: ParsableCommand {
 
   func run() throws {
     try reporting(output) {
-      let session = try Session()
+      let session = try Session.announcing()
+      if let vm { try session.recoverInterrupted(vm) }
       var records = try session.state.records()
       if let vm {
         if records.contains(where: { $0.vm == vm }) {

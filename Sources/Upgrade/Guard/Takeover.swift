@@ -1,0 +1,33 @@
+import Kernel
+
+/// Brings an upgrade to an end whose moult is gone.
+struct Takeover {
+  var state: StateDirectory
+  var reactor: Reactor
+
+  /// - Parameters:
+  ///   - lock: the VM's, held.
+  ///   - oldMonitor, newMonitor: connections that moult had, if they outlived it.
+  /// - Returns: nil if there is nothing to end: it was over, or is held.
+  func end(
+    _ key: String, lock: consuming OwnedFD, oldMonitor: DescriptorBox? = nil, newMonitor: DescriptorBox? = nil
+  ) throws(Failure) -> (record: UpgradeRecord, report: UpgradeReport)? {
+    try state.sign(key, lock.raw)
+    let contents = try state.contents(key)
+    guard let record = contents.record else {
+      // Nothing was done yet, or all was done.
+      try state.remove(key)
+      return nil
+    }
+    if record.isHeld { return nil }
+    if record.kept == nil {
+      // Copies that were under way: no record names them.
+      try Files.removeTree(KeptRuntime.directory(state, id: record.id))
+    }
+    let host = try LinuxHost(
+      recovering: record, superseded: contents.superseded, lock: lock, oldMonitor: oldMonitor, newMonitor: newMonitor,
+      reactor: reactor, state: state)
+    let report = Executor(recovering: record, resumeBegan: contents.mayHaveBegun(.resume), host: host).recover()
+    return (record, report)
+  }
+}

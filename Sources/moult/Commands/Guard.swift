@@ -1,0 +1,17 @@
+import ArgumentParser
+import Kernel
+import Upgrade
+
+/// What `moult upgrade` starts to watch over it: see `Guardian`.
+struct Guard: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: Guardian.command, shouldDisplay: false)
+
+  @Argument var key: String
+
+  func run() throws {
+    do { try Guardian.watch(key: key) } catch let failure as Failure {
+      Output.failure(failure)
+      throw ExitStatus.failed.code
+    }
+  }
+}

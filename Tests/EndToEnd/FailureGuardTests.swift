@@ -1,0 +1,100 @@
+import Foundation
+import Lab
+import Testing
+
+extension FailureTests {
+  /// moult is killed, and its guardian, or both: the guest runs again by itself, or with the next command.
+  @Suite(.serialized)
+  struct Guards {
+    /// The guardian of a VM's upgrade.
+    static func guardian(_ patient: Patient) throws -> pid_t {
+      let key = (patient.stateDirectory as NSString).lastPathComponent
+      return try eventually("a guardian watches") {
+        Processes.all().first { $0.arguments.dropFirst() == ["guard", key] }?.pid
+      }
+    }
+
+    /// Where moult stands still: after which line of the journal, from the pause on at every one.
+    static func lines(_ steps: [String]) throws -> [Int] {
+      try steps.flatMap { step in
+        let line = try #require(Patient.line(beginning: step))
+        return [line - 1, line]
+      }
+    }
+
+    @Test(arguments: Kills.Memory.allCases)
+    func `moult is killed: the guest runs on within a second, in one QEMU or the other`(_ memory: Kills.Memory) throws {
+      let patient = try Kills.patient("guard", memory)
+      let steps = isFull ? Array(Patient.steps().dropFirst()) : ["launch", "switch", "exchange", "resume", "retire"]
+      for line in try Self.lines(steps) {
+        let upgrade = try SteppedRun(moult: patient.upgrade(), journal: patient.journal, line: line)
+        let moult = try #require(try upgrade.held())
+        let guardian = try Self.guardian(patient)
+        try Kills.kill(moult)
+        try eventually("the guest runs, and nothing is left (line \(line))", within: 1) {
+          try !FileManager.default.fileExists(atPath: patient.stateDirectory) && patient.vm.status() == "running" && Processes.hasEnded(guardian)
+        }
+        _ = try upgrade.wait()
+        _ = try patient.expectWhole()
+        patient.expectHealthy()
+      }
+      #expect(try patient.vm.endAndVerifyDisk() == [])
+    }
+
+    @Test func `the guardian is killed: another takes its place before the pause, and the upgrade goes on`() throws {
+      let patient = try Kills.patient("unguarded", .shared)
+      for (step, isNoted) in [("compare", true), ("switch", false)] {
+        let outcome = try Kills.upgrade(patient, at: step) { _ in try Kills.kill(try Self.guardian(patient)) }
+        patient.check(outcome, exits: 0, saying: isNoted ? ["guardian was killed"] : [])
+        try patient.expectMoved()
+      }
+      patient.expectHealthy()
+    }
+
+    @Test(arguments: ["upgrade", "status", "recover"])
+    func `both are killed: the next command brings the guest back first`(_ command: String) throws {
+      let patient = try Kills.patient("both-\(command)", .shared)
+      for step in ["switch", "resume", "retire"] {
+        _ = try Kills.upgrade(patient, at: step) { moult in
+          let guardian = try Self.guardian(patient)
+          // It must not be the first to see the other's end.
+          try Kills.kill(guardian, SIGSTOP)
+          try Kills.kill(moult)
+          try Kills.kill(guardian)
+        }
+        if command == "upgrade" {
+          let outcome = try run(moult: patient.upgrade())
+          patient.check(outcome, exits: 0, saying: ["was interrupted"])
+          try patient.expectMoved()
+        } else {
+          let outcome = try run(moult: [command, patient.name])
+          patient.check(outcome, exits: 0)
+          #expect((outcome.stderr + outcome.stdout).contains("was undone") || (outcome.stderr + outcome.stdout).contains("was finished"))
+          _ = try patient.expectWhole()
+        }
+        patient.expectHealthy()
+      }
+    }
+
+    @Test func `a rollback that is killed leaves the upgrade held, or is finished`() throws {
+      let patient = try Kills.patient("back", .shared)
+      for (step, isBack) in [("launch", false), ("exchange", false), ("retire", true)] {
+        try patient.moult(patient.upgrade(to: .v10_0, ["--hold"]), exits: 0)
+        try patient.remember()
+        // The held upgrade's record is written once more before its own.
+        let line = try #require(Patient.line(beginning: step)) + 1
+        let rollback = try SteppedRun(moult: ["rollback", patient.name], journal: patient.journal, line: line)
+        let moult = try #require(try rollback.held())
+        let guardian = try Self.guardian(patient)
+        try Kills.kill(moult)
+        try eventually("the guardian is done", within: 1) { Processes.hasEnded(guardian) }
+        _ = try rollback.wait()
+        try patient.vm.ticks(10)
+        if !isBack { try patient.moult(["rollback", patient.name], exits: 0) }
+        try patient.expectMoved()
+        #expect(!FileManager.default.fileExists(atPath: "/var/lib/moult/kept"))
+        patient.expectHealthy()
+      }
+    }
+  }
+}
