@@ -35,6 +35,21 @@ struct BlockerDocument: Encodable {
   }
 }
 
+/// What the running VM has that its arguments do not say, and how the new QEMU is given it.
+struct DriftDocument: Encodable {
+  var what: String
+  var reason: String
+  /// Options, verbatim; absent if it cannot be rebuilt.
+  var rebuilt_as: String?
+  var way_out: String?
+  init(_ drift: Drift) {
+    what = drift.subject
+    reason = drift.what
+    rebuilt_as = drift.rebuiltAs
+    way_out = drift.wayOut
+  }
+}
+
 struct UpgradeDocument: Encodable {
   var vm: String
   var id: String
@@ -116,6 +131,7 @@ struct PlanDocument: Encodable {
   var memory: Memory
   var pause: Pause
   var trial: TrialDocument
+  var drift: [DriftDocument]
   var steps: [Step]
   var bindings: [BindingDocument]
   var warnings: [String]
@@ -136,6 +152,7 @@ struct PlanDocument: Encodable {
     case .done(let differences, let milliseconds): self.trial = TrialDocument(done: true, ms: milliseconds, differences: differences)
     case .skipped(let why): self.trial = TrialDocument(done: false, why_not: why)
     }
+    drift = observation.drift.map(DriftDocument.init)
     steps = plan.steps.map { Step(name: $0.name.rawValue, why: $0.why) }
     bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
     warnings = plan.warnings

@@ -57,7 +57,6 @@ extension FailureTests {
     }
 
     @Test func `what changed since the start is refused until it is undone`() throws {
-      let home = VMConfiguration("fail-drift").home
       let scratch = try Scratch("fail-drift-media")
       for name in ["one.iso", "two.iso", "stick.img"] { try succeed(["truncate", "-s", "1M", scratch.path + "/" + name]) }
       let patient = try Patient(
@@ -94,7 +93,6 @@ extension FailureTests {
       try refused("a device", ["tablet", "plugged in"])
       try qmp("device_del", ["id": "tablet"])
       try qmp("blockdev-add", ["driver": "raw", "node-name": "stick", "file": ["driver": "file", "filename": .text(scratch.path + "/stick.img")]])
-      try refused("a block node", ["stick"])
       try qmp("device_add", ["driver": "usb-storage", "id": "usbdisk", "drive": "stick", "bus": "xhci.0"])
       try refused("a disk", ["usbdisk"])
       try qmp("device_del", ["id": "usbdisk"])
@@ -104,12 +102,6 @@ extension FailureTests {
         do { try qmp("blockdev-del", ["node-name": "stick"]) } catch { return false }
         return true
       }
-      try qmp("blockdev-change-medium", ["id": "cd0", "filename": .text(scratch.path + "/two.iso"), "force": true])
-      try refused("another CD", ["two.iso"])
-      try qmp("eject", ["id": "cd0", "force": true])
-      try refused("no CD", ["one.iso", "ejected"])
-      try qmp("blockdev-change-medium", ["id": "cd0", "filename": .text(scratch.path + "/one.iso"), "format": "raw", "force": true])
-
       // Another file under the image's name.
       let image = patient.configuration.diskImage
       rename(image, image + ".away")
@@ -123,9 +115,6 @@ extension FailureTests {
       // All undone: it goes.
       try patient.moult(patient.upgrade(), exits: 0)
       try patient.expectMoved()
-
-      try patient.vm.qmp("blockdev-snapshot-sync", ["device": "virtio0", "snapshot-file": .text(home + "/overlay.qcow2"), "format": "qcow2"])
-      try refused("a snapshot", ["overlay.qcow2", "does not name"])
       patient.expectHealthy()
     }
   }

@@ -112,16 +112,19 @@ public final class LabVM: Sendable {
   /// To be called after the end, before ``remove()``: what is wrong with the disk.
   ///
   /// Every number the guest was told is on the disk is there, in its place, and the image is sound.
-  public func diskFaults() throws -> [String] {
+  ///
+  /// - Parameters:
+  ///   - image, format: of the disk, if they are not the configuration's any more.
+  public func diskFaults(image: String? = nil, format: String? = nil) throws -> [String] {
     try DiskCheck.faults(
-      image: configuration.diskImage, format: configuration.disk ?? "raw", synced: lastSynced ?? 0)
+      image: image ?? configuration.diskImage, format: format ?? configuration.disk ?? "raw", synced: lastSynced ?? 0)
   }
 
   /// Ends the VM, checks its disk, removes everything.
-  public func endAndVerifyDisk() throws -> [String] {
+  public func endAndVerifyDisk(image: String? = nil, format: String? = nil) throws -> [String] {
     end(keepDisk: true)
     defer { LabVM.remove(configuration) }
-    return try diskFaults()
+    return try diskFaults(image: image, format: format)
   }
 
   /// Removes what ``end(keepDisk:)`` kept.

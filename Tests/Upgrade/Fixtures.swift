@@ -45,7 +45,8 @@ enum Fixture {
 
   static func observation(_ arguments: [String] = arguments, base: String = "/") -> Observation {
     Observation(
-      process: ProcessIdentity(pid: 100, startTime: 1), arguments: arguments, base: base, binary: arguments[0],
+      process: ProcessIdentity(pid: 100, startTime: 1), arguments: arguments, commandLine: CommandLine(argv: arguments), drift: [],
+      base: base, binary: arguments[0],
       binaryDeleted: false, root: nil, description: MachineDescription(CommandLine(argv: arguments)),
       version: QEMUVersion(major: 7, minor: 2, micro: 22), live: live, monitor: "/run/vm1/qmp.sock",
       names: [

@@ -31,6 +31,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var devices: [String: String]
   /// Types of the devices without an id, in order. Source: QOM `/machine/peripheral-anon`.
   public var anonymousDevices: [String]
+  /// Their numbers in `/machine/peripheral-anon`, in the same order: one that was unplugged leaves a gap.
+  public var anonymousNumbers: [Int] = []
   public var objects: [String: String]
   public var chardevs: [String]
   /// Thread ids of the vCPUs by index. Source: `query-cpus-fast`.
@@ -44,6 +46,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var migrationParameters: [String: JSONValue]
   /// Dirty bitmaps that are in no image: a migration without `dirty-bitmaps` leaves them behind.
   public var volatileBitmaps: [String] = []
+  /// Block nodes with what stands on what. Source: `x-debug-query-block-graph`.
+  public var graph = BlockGraph()
 }
 
 extension LiveMachine {
@@ -65,6 +69,7 @@ extension LiveMachine {
       ("query-migrate", nil),
       ("query-migrate-capabilities", nil),
       ("query-migrate-parameters", nil),
+      ("x-debug-query-block-graph", nil),
     ]
     var pending: [Int64] = []
     for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
@@ -85,7 +90,11 @@ extension LiveMachine {
       if bitmap["persistent"]?.bool == false, let name = bitmap["name"]?.string { volatileBitmaps.append(name) }
     }
     devices = Self.children(answers[4])
-    anonymousDevices = Self.orderedChildren(answers[5]).map(\.type)
+    let anonymous = Self.orderedChildren(answers[5]).compactMap { child in
+      Int(child.name.dropFirst("device[".count).prefix { $0 != "]" }).map { (number: $0, type: child.type) }
+    }.sorted { $0.number < $1.number }
+    anonymousDevices = anonymous.map(\.type)
+    anonymousNumbers = anonymous.map(\.number)
     // From 11.0 on monitors are objects, too; they are compared as character devices.
     objects = Self.children(answers[6]).filter { !$0.value.hasPrefix("monitor") }
     chardevs = (answers[7].array ?? []).compactMap { $0["label"]?.string }.sorted()
@@ -105,6 +114,7 @@ extension LiveMachine {
       if let name = entry["capability"]?.string, let state = entry["state"]?.bool { migrationCapabilities[name] = state }
     }
     migrationParameters = answers[14].object ?? [:]
+    graph = BlockGraph(drives: answers[2], nodes: answers[3], edges: answers[15])
   }
 
   private static func typeName(_ type: String) -> String {
@@ -221,12 +231,28 @@ extension LiveMachine {
     }
     compare("devices without id", anonymousDevices, other.anonymousDevices)
     compare("objects", objects.keys.sorted(), other.objects.keys.sorted())
-    found += storage.differences(from: other.storage)
+    let (settings, others) = (drives.compactMap(\.setting).sorted(), other.drives.compactMap(\.setting).sorted())
+    if settings != others { compare("limits and caches of drives", settings, others) }
+    found += graph.differences(from: other.graph, places: place, otherPlaces: other.place)
     return found
   }
 }
 
+extension LiveMachine {
+  /// A device's QOM path as both twins have it: devices without id are numbered anew in a new QEMU, and devices of
+  /// the machine's own have numbers that depend on the version.
+  fileprivate func place(_ path: String) -> String {
+    let anonymous = "/machine/peripheral-anon/device["
+    if path.hasPrefix("/machine/unattached/") { return "" }
+    guard path.hasPrefix(anonymous) else { return path }
+    let number = path.dropFirst(anonymous.count).prefix { $0 != "]" }
+    guard let rank = Int(number).flatMap({ anonymousNumbers.firstIndex(of: $0) }) else { return path }
+    return "\(anonymous)\(rank)\(path.dropFirst(anonymous.count + number.count))"
+  }
+}
+
 extension LiveMachine.Drive {
+  fileprivate var setting: String? { file.map { _ in "\(device) \(limits)" } }
   fileprivate var comparable: String {
     "\(device.isEmpty ? qdev : device) \(file.map { $0.hasPrefix("json:") ? "json" : $0 } ?? "empty") \(driver ?? "") \(limits)"
   }

@@ -7,7 +7,7 @@ extension Session {
   /// keeps off the monitor of a VM that is being upgraded.
   public func inspect(_ selector: String) throws(Failure) -> Inspection {
     let pid = try Locator.find(selector, state: state)
-    let description = MachineDescription(CommandLine(argv: try ProcFS.arguments(of: pid)))
+    var description = MachineDescription(CommandLine(argv: try ProcFS.arguments(of: pid)))
     let root = try Observer.root(of: pid)
     var inspection = Inspection(description, binary: try Observer.executable(of: pid, root: root).path)
     inspection.pid = pid
@@ -27,7 +27,13 @@ extension Session {
         id: "inspect", observation: observation, request: UpgradeRequest(binary: observation.binary, root: observation.root), target: nil)
       inspection.version = observation.version
       inspection.resolvedMachine = observation.live.machineType
-      inspection.drift = UpgradePlan.driftBlockers(observation)
+      inspection.drift = observation.drift
+      // The VM as it is, not as it was started.
+      if observation.description != description {
+        description = observation.description
+        let now = Inspection(description, binary: inspection.binary)
+        (inspection.bindings, inspection.memory) = (now.bindings, now.memory)
+      }
       inspection.blockers = plan.blockers
       inspection.warnings = plan.warnings
       // What the plan knows better, such as how this RAM gets over.

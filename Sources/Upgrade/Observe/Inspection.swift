@@ -56,7 +56,7 @@ public struct Inspection: Sendable {
   /// Options that no QEMU is known to have, verbatim.
   public var unknown: [String]
   /// Live state that the command line does not say.
-  public var drift: [Blocker] = []
+  public var drift: [Drift] = []
   public var blockers: [Blocker]
   public var warnings: [String]
   /// What could not be found out, and why.

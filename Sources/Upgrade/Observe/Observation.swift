@@ -138,12 +138,17 @@ public struct MemoryRoom: Sendable, Equatable, Codable {
 public struct Observation: Sendable {
   public var process: ProcessIdentity
   public var arguments: [String]
+  /// The words with which the VM as it is now would be started: its arguments, and what was changed since.
+  public var commandLine: CommandLine
+  /// In what it is not what its arguments say.
+  public var drift: [Drift]
   /// Where relative paths of the arguments start.
   public var base: String
   public var binary: String
   public var binaryDeleted: Bool
   /// The root tree that the VM lives in, nil for the host's own.
   public var root: String?
+  /// Of `commandLine`.
   public var description: MachineDescription
   public var version: QEMUVersion
   public var live: LiveMachine

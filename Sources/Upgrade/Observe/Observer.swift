@@ -17,7 +17,8 @@ public enum Observer {
   ) throws(Failure) -> (Observation, QMPConnection) {
     let status = try ProcFS.status(pid)
     let arguments = try ProcFS.arguments(of: pid)
-    let description = MachineDescription(CommandLine(argv: arguments))
+    let original = CommandLine(argv: arguments)
+    var description = MachineDescription(original)
     let base = try base(of: pid, description)
     let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
     let descriptors = try ProcFS.openDescriptors(of: pid)
@@ -52,6 +53,9 @@ public enum Observer {
     let monitor = try connect(
       description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
     let live = try LiveMachine.query(monitor)
+    // Everything below is about the VM as it is, not as it was started.
+    let now = LiveCommandLine(original, live: live, base: base)
+    if now.commandLine != original { description = MachineDescription(now.commandLine) }
 
     let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
     let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
@@ -73,7 +77,8 @@ public enum Observer {
     var profileFailure: String?
     do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
     let observation = Observation(
-      process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments, base: base,
+      process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
+      commandLine: now.commandLine, drift: now.drift, base: base,
       binary: executable.path, binaryDeleted: executable.deleted, root: root,
       description: description, version: version, live: live, monitor: absolute(first), names: names,
       directories: directories, files: files, memory: memory,

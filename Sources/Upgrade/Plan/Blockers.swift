@@ -43,12 +43,16 @@ extension UpgradePlan {
     return blockers
   }
 
-  /// Live state that the command line does not say: the new QEMU, started from it, would be another machine.
+  /// Live state that could not be rebuilt, and a second look: what the rebuilt command line does not say, though it
+  /// should. The new QEMU, started from it, would be another machine.
   static func driftBlockers(_ observation: Observation) -> [Blocker] {
     let (description, live) = (observation.description, observation.live)
-    var blockers: [Blocker] = []
+    var blockers = observation.drift.compactMap { drift in
+      drift.wayOut.map { Blocker(option: drift.subject, reason: drift.what, wayOut: $0) }
+    }
+    let refused = Set(blockers.map(\.option))
     func drift(_ what: String, _ reason: String, _ wayOut: String) {
-      blockers.append(Blocker(option: what, reason: reason, wayOut: wayOut))
+      if !refused.contains(what) { blockers.append(Blocker(option: what, reason: reason, wayOut: wayOut)) }
     }
     let restart = "restart the VM with a command line that says so, or undo the change"
 
@@ -69,7 +73,8 @@ extension UpgradePlan {
     }
 
     // A node with a name was given it by argv, or over QMP since; nodes that QEMU names itself (`#block1`) belong to either.
-    for name in Set(live.nodes.compactMap(\.name)).sorted() where !observation.arguments.contains(where: { $0.contains(name) }) {
+    let words = observation.commandLine.argv
+    for name in Set(live.nodes.compactMap(\.name)).sorted() where !words.contains(where: { $0.contains(name) }) {
       drift("block node \(name)", "it was added after the start", restart)
     }
 

@@ -33,7 +33,7 @@ enum LaunchPlan {
       // Never as root for QEMU to step down: the arguments and environment are the old process's own
       // memory, and whoever broke into it, or any user at all, can write -runas and LD_PRELOAD there.
       switchesUser: false)
-    var arguments = twin.applied(to: CommandLine(argv: plan.observation.arguments)).argv
+    var arguments = twin.applied(to: plan.observation.commandLine).argv
     arguments[0] = plan.request.binary
     return arguments
   }

@@ -78,7 +78,7 @@ extension UpgradePlan {
             ? "the running binary is gone from disk: its files are copied for the way back"
             : "the running version's files are copied: a package upgrade may replace them before you commit"))
     }
-    let respelled = TwinArguments.respelled(in: CommandLine(argv: observation.arguments)).map { ", \($0)" }.joined()
+    let respelled = TwinArguments.respelled(in: observation.commandLine).map { ", \($0)" }.joined()
     let places = stages.map { "\($0.path) for \($0.directory)" }.joined(separator: ", ")
     steps += [
       PlannedStep(name: .stage, why: places.isEmpty ? "no public names" : places),

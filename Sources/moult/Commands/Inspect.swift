@@ -64,9 +64,13 @@ struct Inspect: ParsableCommand {
       lines += ["", Output.table([["FD", "CONNECTION", "AT", "PEER"]] + connected.map { [String($0.number), $0.type, $0.address, $0.peer ?? ""] })]
     }
     if !inspection.unknown.isEmpty { lines += ["", "not understood:"] + inspection.unknown.map { "  " + Output.shortened($0, to: 110) } }
-    for (title, found) in [("changed since the start:", inspection.drift), ("in the way of an upgrade:", inspection.blockers)] where !found.isEmpty {
-      lines += ["", title] + blockerLines(found)
+    if !inspection.drift.isEmpty {
+      lines += ["", "changed since the start:"]
+      for drift in inspection.drift {
+        lines += ["  \(drift.subject): \(drift.what)", "      \(drift.rebuiltAs.map { "rebuilt as " + Output.shortened($0, to: 110) } ?? drift.wayOut ?? "")"]
+      }
     }
+    if !inspection.blockers.isEmpty { lines += ["", "in the way of an upgrade:"] + blockerLines(inspection.blockers) }
     return lines.joined(separator: "\n")
   }
 }
@@ -165,7 +169,7 @@ struct InspectDocument: Encodable {
   var descriptors: [Descriptor]?
   var process: Process?
   var unknown: [String]
-  var drift: [BlockerDocument]
+  var drift: [DriftDocument]
   var blockers: [BlockerDocument]
   var warnings: [String]
   var notes: [String]
@@ -188,7 +192,7 @@ struct InspectDocument: Encodable {
     descriptors = isLive ? inspection.descriptors.map(Descriptor.init) : nil
     process = inspection.process.map(Process.init)
     unknown = inspection.unknown
-    drift = inspection.drift.map(BlockerDocument.init)
+    drift = inspection.drift.map(DriftDocument.init)
     blockers = inspection.blockers.map(BlockerDocument.init)
     warnings = inspection.warnings
     notes = inspection.notes

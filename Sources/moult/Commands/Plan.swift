@@ -60,6 +60,11 @@ struct Plan: ParsableCommand {
       lines.append(Output.table([["BINDING", "ADDRESS", "HANDOVER", "WHY"]] + plan.bindings.map { [$0.kind, $0.address, $0.handover, $0.why] }))
       lines.append("")
     }
+    let rebuilt = observation.drift.compactMap { drift in drift.rebuiltAs.map { [drift.subject, drift.what, $0] } }
+    if !rebuilt.isEmpty {
+      lines.append(Output.table([["CHANGED LIVE", "WHAT", "REBUILT AS"]] + rebuilt))
+      lines.append("")
+    }
     lines.append(Output.table([["STEP", "WHAT"]] + plan.steps.map { [$0.name.rawValue, $0.why] }))
     return lines.joined(separator: "\n")
   }

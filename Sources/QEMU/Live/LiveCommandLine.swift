@@ -1,0 +1,90 @@
+/// The words with which a VM, as it is now, would be started.
+///
+/// Made of the words it was started with and of what its QEMU says: what was plugged, snapshotted or changed
+/// since then is put into the words, or refused. Pure.
+public struct LiveCommandLine: Sendable, Hashable {
+  public var commandLine: CommandLine
+  /// What was put in, taken out or changed, and what could not be.
+  public var drift: [Drift]
+
+  /// - Parameters:
+  ///   - base: where relative paths of the arguments start.
+  public init(_ original: CommandLine, live: LiveMachine, base: String) {
+    var rebuilding = Rebuilding(original, live: live, base: base)
+    rebuilding.rebuild()
+    commandLine = original
+    drift = rebuilding.drift
+    if rebuilding.hasChanged { commandLine.options = rebuilding.result }
+  }
+}
+
+/// A command line while it is being rebuilt.
+struct Rebuilding {
+  let live: LiveMachine
+  let graph: BlockGraph
+  let base: String
+  let original: CommandLine
+  /// The options in their places; nil for one that was taken out.
+  var options: [CommandOption?]
+  var added: [CommandOption] = []
+  var drift: [Drift] = []
+  var hasChanged = false
+  /// Names that moult gave to nodes that have none.
+  var givenNames: [String: String] = [:]
+  /// For the nodes that are being made: what the one in whose place they are was given.
+  var settings = NodeSettings()
+  /// Nodes that options make.
+  var madeNodes: Set<String> = []
+
+  init(_ original: CommandLine, live: LiveMachine, base: String) {
+    self.original = original
+    self.live = live
+    self.base = base
+    graph = live.graph
+    options = original.options
+  }
+
+  var result: [CommandOption] { options.compactMap { $0 } + added }
+
+  mutating func rebuild() {
+    rebuildBlocks()
+  }
+
+  func absolute(_ path: String) -> String {
+    path.isEmpty || path.hasPrefix("/") || path.hasPrefix("json:") ? path : base + (base.hasSuffix("/") ? "" : "/") + path
+  }
+
+  /// Changes the value of an option; notes that the line has changed if it did.
+  mutating func change(_ index: Int, _ body: (inout OptionValue) -> Void) {
+    guard let option = options[index] else { return }
+    var value = option.parameters
+    body(&value)
+    if value.text == option.value ?? "" { return }
+    options[index]?.value = value.text
+    hasChanged = true
+  }
+
+  mutating func remove(_ index: Int) {
+    options[index] = nil
+    hasChanged = true
+  }
+
+  mutating func add(_ name: String, _ keys: [(String, String)]) -> CommandOption {
+    let option = CommandOption(name: name, value: Self.text(keys))
+    added.append(option)
+    hasChanged = true
+    return option
+  }
+
+  static func text(_ keys: [(String, String)]) -> String {
+    keys.map { "\($0.0)=\(OptionValue.escape($0.1))" }.joined(separator: ",")
+  }
+
+  mutating func rebuilt(_ subject: String, _ what: String, as options: String) {
+    drift.append(.rebuilt(subject, what, as: options))
+  }
+
+  mutating func refuse(_ subject: String, _ what: String, wayOut: String = Drift.restart) {
+    drift.append(.refused(subject, what, wayOut: wayOut))
+  }
+}
