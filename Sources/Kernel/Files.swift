@@ -96,6 +96,13 @@ public enum Files {
     try valueOrErrno("ask for the file system of", path) { moult_filesystem_type(path) } == 0x9584_58f6
   }
 
+  /// When the content of what a descriptor (O_PATH, too) refers to was last changed, in seconds since the epoch.
+  public static func modified(_ descriptor: CInt) throws(Failure) -> Double {
+    var status = stat()
+    try valueOrErrno("stat", "descriptor \(descriptor)") { fstat(descriptor, &status) }
+    return Double(status.st_mtim.tv_sec) + Double(status.st_mtim.tv_nsec) / 1e9
+  }
+
   /// fstat(2).
   public static func status(of descriptor: CInt) throws(Failure) -> FileStatus {
     var status = stat()

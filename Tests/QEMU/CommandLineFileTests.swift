@@ -13,6 +13,9 @@ import Testing
     ("kvm -append 'two\nlines'", ["kvm", "-append", "two\nlines"]),
     ("qemu-system-x86_64\0-name\0a b\0-append\0\0", ["qemu-system-x86_64", "-name", "a b", "-append", ""]),
     ("kvm\0-S", ["kvm", "-S"]),
+    ("kvm \\\r\n-name x \r\n-S\r\n", ["kvm", "-name", "x", "-S"]),
+    ("-device e1000\n-m 1G\n", ["", "-device", "e1000", "-m", "1G"]),
+    ("# c\n\n[device \"d\"]\n  driver = \"e1000\"\n", ["", "-device", "id=d,driver=e1000"]),
     ("./a.out --machine none", ["./a.out", "--machine", "none"]),
   ])
   func `is read`(text: String, argv: [String]) throws {
@@ -21,6 +24,7 @@ import Testing
 
   @Test(arguments: [
     ("", "empty"), ("# nothing\n", "empty"), ("ls -l", "no command of QEMU"), ("kvm -name 'a", "quote"), ("kvm \"", "quote"),
+    ("kvm -S \\\n", "backslash"), ("kvm -S | tee log", "more than one command"), ("kvm -S; kvm -m 1", "more than one command"),
   ])
   func `is refused`(text: String, reason: String) {
     let failure = #expect(throws: Failure.self) { try CommandLine(reading: Array(text.utf8), subject: "f") }

@@ -31,7 +31,11 @@ import Testing
     for path in files {
       let text = try #require(Self.contents(path))
       let line = try CommandLine(reading: text, subject: path)
-      #expect(line.argv == CommandLine.shellWords(String(decoding: text, as: UTF8.self)), "\(path)")
+      #expect(CommandLine(argv: line.argv) == line, "\(path)")
+      if path.hasSuffix(".args") || path.hasSuffix(".cmd") {
+        let words = try CommandLine.shellWords(String(decoding: text, as: UTF8.self))
+        #expect(line.argv == words, "\(path)")
+      }
       let description = MachineDescription(line)
       figures.files += 1
       if !description.unknown.isEmpty { figures.unknown += 1 }
@@ -39,6 +43,8 @@ import Testing
       let twin = TwinArguments(machine: "pc-q35-7.2", control: 5, sharedMemory: true)
       let once = twin.applied(to: line)
       #expect(twin.applied(to: once) == once, "\(path)")
+      let changed = Self.changes(from: line, to: once)
+      #expect(changed == [], "\(path)")
       for option in line.options where option.value != nil && option.info?.impliedKey != nil {
         #expect(!option.parameters.isMalformed, "\(path): \(option.text)")
       }
@@ -56,6 +62,31 @@ import Testing
         + "\(figures.blocked) blocked, \(figures.upgradable.count) upgradable")
   }
 
+  /// Keys that the twin has other values of, and options that it has in other words or not at all.
+  private static let rewrittenKeys: Set = ["type", "append", "logappend", "wait", "prealloc", "prealloc-threads", "prealloc-context"]
+  private static let rewrittenOptions: Set = [
+    "S", "incoming", "daemonize", "loadvm", "mem-prealloc", "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon",
+    "watchdog", "realtime", "no-acpi", "no-hpet",
+  ]
+
+  /// What the twin changed and should not have.
+  static func changes(from line: CommandLine, to twin: CommandLine) -> [String] {
+    var rest = twin.options[...]
+    return line.options.compactMap { option in
+      if rewrittenOptions.contains(option.name) { return nil }
+      if rest.first == option {
+        rest = rest.dropFirst()
+        return nil
+      }
+      let left = { (option: CommandOption) in
+        option.parameters.entries.filter { !rewrittenKeys.contains($0.key) }.map { [$0.key, $0.value] }
+      }
+      guard let place = rest.firstIndex(where: { $0.name == option.name && left($0) == left(option) }) else { return option.text }
+      rest = rest[(place + 1)...]
+      return nil
+    }
+  }
+
   static func commandLineFiles(below directory: String) -> [String] {
     guard let stream = opendir(directory) else { return [] }
     defer { closedir(stream) }
@@ -68,7 +99,7 @@ import Testing
       let path = directory + "/" + name
       if entry.pointee.d_type == UInt8(DT_DIR) {
         found += commandLineFiles(below: path)
-      } else if name.hasSuffix(".args") || name.hasSuffix(".cmd") {
+      } else if name.hasSuffix(".args") || name.hasSuffix(".cmd") || name.hasSuffix(".cfg") || name.hasPrefix("fragments") {
         found.append(path)
       }
     }

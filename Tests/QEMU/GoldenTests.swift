@@ -366,6 +366,16 @@ import Testing
     libvirt/qemu-ns.x86_64-latest.args: -unknown parameter
     other/avocado-vt_RunQemuUnittests-rst_187.args: -device testdev,chardev=testlog
     other/avocado-vt_RunQemuUnittests-rst_285.args: -device testdev,chardev=testlog
+    other/readconfig_incus_066.cfg: -[object1] key1=value1,key2=value2
+    other/readconfig_incus_066.cfg: -object id=2,key3=value3
+    other/readconfig_incus_066.cfg: -object id=3,key4=value4
+    other/readconfig_incus_066.cfg: -object id=2,key5=value5
+    other/readconfig_incus_066.cfg: -[object1] key6=value6
+    other/readconfig_incus_068.cfg: -object id=2,key3=value3
+    other/readconfig_incus_068.cfg: -object id=3,key4=value4
+    other/readconfig_incus_068.cfg: -object id=2,key5=value5
+    other/readconfig_incus_077.cfg: -object id=3,key4= value4 ,key5=value5
+    other/readconfig_incus_077.cfg: -object id=2,key3=value3
     """
 
   static func describe(_ file: some StringProtocol) throws -> MachineDescription? {

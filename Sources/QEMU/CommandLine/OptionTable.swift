@@ -51,7 +51,7 @@ public struct OptionInfo: Sendable, Equatable {
       fsdev=fsdriver fw_cfg=name gdb= hda= hdb= hdc= hdd= icount=shift initrd= iscsi= kernel= \
       m=size mem-path= mem-prealloc mon=chardev monitor= mtdblock= name=guest net=type netdev=type \
       nic=type nographic numa=type object=qom-type option-rom= overcommit= parallel= pflash= \
-      pidfile= qmp= qmp-pretty= run-with= runas= s sandbox=enable sd= serial= shim= smbios= \
+      pidfile= qmp= qmp-pretty= readconfig= run-with= runas= s sandbox=enable sd= serial= set= shim= smbios= \
       soundhw= spice= tpmdev=type trace=enable usbdevice= virtfs=fsdriver vnc=vnc watchdog=
       """, .parsed)
     add("S daemonize incoming= loadvm=", .dropped)
@@ -65,13 +65,7 @@ public struct OptionInfo: Sendable, Equatable {
       "add-fd=", "passes a descriptor by number, which the new QEMU would not have",
       "start the VM with paths instead of descriptors")
     refuse(
-      "readconfig=", "options in a configuration file are not read yet",
-      "put the file's options on the command line")
-    refuse(
       "writeconfig=", "writes a configuration file when QEMU starts", "start the VM without -writeconfig")
-    refuse(
-      "set=", "changes other options after they are parsed, which is not followed yet",
-      "write the value into the option itself")
     refuse(
       "snapshot", "the guest's writes are in temporary files that only the old QEMU can see",
       "start the VM on an overlay image instead of -snapshot")

@@ -87,11 +87,16 @@ public struct OptionValue: Sendable, Hashable {
         range.upperBound - 1..<range.upperBound - 1,
         with: comma + JSONText.quote(key) + ":" + value.json)
     } else {
-      // A comma that ends the text would read as one of a value once another follows it.
-      let end = entries.last { !$0.range.isEmpty }?.range.upperBound ?? 0
-      let kept = String(decoding: Array(text.utf8)[..<end], as: UTF8.self)
-      text = (end == 0 ? "" : kept + ",") + "\(key)=\(Self.escape(plain))"
+      append(key, plain)
     }
+  }
+
+  /// Adds `key=value` at the end of comma syntax, where it counts more than any before it.
+  mutating func append(_ key: String, _ value: String) {
+    // A comma that ends the text would read as one of a value once another follows it.
+    let end = entries.last { !$0.range.isEmpty }?.range.upperBound ?? 0
+    let kept = String(decoding: Array(text.utf8)[..<end], as: UTF8.self)
+    text = (end == 0 ? "" : kept + ",") + "\(key)=\(Self.escape(value))"
   }
 
   public mutating func set(_ key: String, to value: String) { set(key, to: .string(value)) }

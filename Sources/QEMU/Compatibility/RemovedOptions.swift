@@ -74,9 +74,9 @@ enum ModernSpelling {
     }
     switch option.name {
     // `select_watchdog` of vl.c made a -device of it.
-    case "watchdog": return option.value.map { instead("device", $0) }
+    case "watchdog": return option.value.map { instead("device", OptionValue.escape($0)) }
     // Both set the same flag.
-    case "realtime": return option.parameters["mlock"].map { instead("overcommit", "mem-lock=" + $0) }
+    case "realtime": return option.parameters["mlock"].map { instead("overcommit", "mem-lock=" + OptionValue.escape($0)) }
     // These were made into -machine from 5.0 and 6.0 on; the properties are there since 5.0 and 5.2.
     case "no-acpi": return instead("machine", "acpi=off")
     case "no-hpet": return instead("machine", "hpet=off")

@@ -90,7 +90,9 @@ extension Describer {
     case "object": object(option, parameters)
     case "device": device(option, parameters)
     case "usbdevice": usbDevice(option, value)
-    case "watchdog": result.anonymousDevices += 1
+    case "watchdog":
+      result.anonymousDevices += 1
+      if !DeviceTable.isKnown(value) { unknown(option, "no QEMU from 5.2 to 11.1 is known to have the device \(value)") }
     case "chardev": chardev(option, parameters)
     case "mon": monitor(option, parameters)
     case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb":

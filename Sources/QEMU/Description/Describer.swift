@@ -17,7 +17,10 @@ struct Describer {
   /// Drives and memory backends that cannot be handed over because of the device that uses them, by id.
   var backendRefusals: [String: Refusal] = [:]
 
-  init(_ commandLine: CommandLine) { self.commandLine = commandLine }
+  init(_ expanded: ExpandedCommandLine) {
+    commandLine = expanded.commandLine
+    result.blockers = expanded.blockers
+  }
 
   mutating func describe() -> MachineDescription {
     for option in commandLine.options { read(option) }

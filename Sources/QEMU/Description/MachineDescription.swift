@@ -1,3 +1,5 @@
+import Kernel
+
 /// What a VM is by its command line alone: identity, what it owns on the host, and what stands in the
 /// way of an upgrade. The running VM may differ: devices come and go, media change.
 public struct MachineDescription: Sendable, Equatable {
@@ -62,9 +64,20 @@ public struct MachineDescription: Sendable, Equatable {
     return all.filter { seen.insert($0).inserted }
   }
 
-  public init(_ commandLine: CommandLine) {
-    var describer = Describer(commandLine)
+  /// Of a command line whose configuration files have been read.
+  public init(_ expanded: ExpandedCommandLine) {
+    var describer = Describer(expanded)
     self = describer.describe()
+  }
+
+  /// Of a command line alone: the options of `-readconfig` files stay unknown, which is a blocker.
+  public init(_ commandLine: CommandLine) {
+    self.init(
+      commandLine.expanded { path throws(Failure) in
+        throw Failure(
+          step: "read the configuration", subject: path, reason: "not read: only the command line is known",
+          hint: "inspect --argv reads a configuration file when it is given one")
+      })
   }
 
   init() {}

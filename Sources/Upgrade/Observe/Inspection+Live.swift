@@ -7,7 +7,7 @@ extension Session {
   /// keeps off the monitor of a VM that is being upgraded.
   public func inspect(_ selector: String) throws(Failure) -> Inspection {
     let pid = try Locator.find(selector, state: state)
-    var description = MachineDescription(CommandLine(argv: try ProcFS.arguments(of: pid)))
+    var description = MachineDescription(try Observer.commandLine(of: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
     let root = try Observer.root(of: pid)
     var inspection = Inspection(description, binary: try Observer.executable(of: pid, root: root).path)
     inspection.pid = pid
@@ -46,7 +46,7 @@ extension Session {
         inspection.bindings[index].binding.why = planned.why
       }
     } else {
-      base = try Observer.base(of: pid, description)
+      base = try Observer.base(of: pid, daemonizes: description.daemonizes, paths: description.paths())
       let isReplaced = try Observer.executable(of: pid, root: root).deleted
       if root == nil || !isReplaced {
         var versions = VersionCache()

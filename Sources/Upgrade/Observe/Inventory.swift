@@ -82,14 +82,13 @@ private struct Census {
   }
 
   mutating func read(_ pid: Int32) throws(Failure) {
-    let arguments = try ProcFS.arguments(of: pid)
-    let description = MachineDescription(CommandLine(argv: arguments))
+    let status = try ProcessStatus.read(pid: pid)
+    let description = MachineDescription(try Observer.commandLine(of: pid, startTime: status.startTime))
     let root = try Observer.root(of: pid)
     let binary = try ProcFS.executable(of: pid).path
     let base = try ProcFS.workingDirectory(of: pid)
     let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
     let descriptors = try ProcFS.openDescriptors(of: pid)
-    let status = try ProcessStatus.read(pid: pid)
     let view = try FileView.of(pid, tree: root)
     subjects.append(
       Subject(

@@ -82,8 +82,10 @@ public enum Locator {
   private static func named(_ name: String, state: StateDirectory) throws(Failure) -> pid_t {
     var matches: [pid_t] = []
     for pid in try all() {
-      guard let arguments = try? ProcFS.arguments(of: pid), !arguments.isEmpty else { continue }
-      if MachineDescription(CommandLine(argv: arguments)).name == name { matches.append(pid) }
+      guard let status = try? ProcessStatus.read(pid: pid),
+        let expanded = try? Observer.commandLine(of: pid, startTime: status.startTime)
+      else { continue }
+      if MachineDescription(expanded).name == name { matches.append(pid) }
     }
     // During an upgrade two processes are one VM: the one that does not run the guest does not count.
     let others = Set(try state.records().map { $0.hasResumed ? $0.old.pid : $0.new?.process.pid ?? 0 })

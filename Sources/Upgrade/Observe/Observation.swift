@@ -137,6 +137,7 @@ public struct MemoryRoom: Sendable, Equatable, Codable {
 /// The VM as it is: what argv says, what QEMU says, what the kernel says. Only read, never changed.
 public struct Observation: Sendable {
   public var process: ProcessIdentity
+  /// With the options of configuration files in place, and the changes of `-set` made.
   public var arguments: [String]
   /// The words with which the VM as it is now would be started: its arguments, and what was changed since.
   public var commandLine: CommandLine

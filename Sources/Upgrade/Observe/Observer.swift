@@ -16,10 +16,11 @@ public enum Observer {
     _ pid: pid_t, reactor: Reactor, state: StateDirectory
   ) throws(Failure) -> (Observation, QMPConnection) {
     let status = try ProcFS.status(pid)
-    let arguments = try ProcFS.arguments(of: pid)
-    let original = CommandLine(argv: arguments)
-    var description = MachineDescription(original)
-    let base = try base(of: pid, description)
+    let expanded = try commandLine(of: pid, startTime: status.startTime)
+    let original = expanded.commandLine
+    let arguments = original.argv
+    var description = MachineDescription(expanded)
+    let base = try base(of: pid, daemonizes: description.daemonizes, paths: description.paths())
     let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
     let descriptors = try ProcFS.openDescriptors(of: pid)
     // A connection that QEMU accepted belongs to the client's network namespace, not to the listener's:
@@ -55,7 +56,9 @@ public enum Observer {
     let live = try LiveMachine.query(monitor)
     // Everything below is about the VM as it is, not as it was started.
     let now = LiveCommandLine(original, live: live, base: base)
-    if now.commandLine != original { description = MachineDescription(now.commandLine) }
+    if now.commandLine != original {
+      description = MachineDescription(ExpandedCommandLine(commandLine: now.commandLine, blockers: expanded.blockers))
+    }
 
     let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
     let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
@@ -102,9 +105,9 @@ public enum Observer {
 
   /// Where relative paths of the command line start. A daemon has changed to `/`: what its
   /// environment says of the directory it came from is taken, and every file is checked by inode later.
-  static func base(of pid: pid_t, _ description: MachineDescription) throws(Failure) -> String {
+  static func base(of pid: pid_t, daemonizes: Bool, paths: [String]) throws(Failure) -> String {
     let current = try ProcFS.workingDirectory(of: pid)
-    guard description.daemonizes, description.paths().contains(where: { !$0.hasPrefix("/") }) else { return current }
+    guard daemonizes, paths.contains(where: { !$0.hasPrefix("/") }) else { return current }
     let prefix = "PWD="
     let variable = try ProcFS.environment(of: pid).first { $0.hasPrefix(prefix) }
     return variable.map { String($0.dropFirst(prefix.count)) } ?? current

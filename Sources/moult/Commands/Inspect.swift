@@ -16,7 +16,7 @@ struct Inspect: ParsableCommand {
   var vm: String?
   @Option(
     name: .customLong("argv"),
-    help: ArgumentHelp("Read a command line instead: a shell command or a copy of /proc/PID/cmdline; - is standard input.", valueName: "file"))
+    help: ArgumentHelp("Read a command line instead: a shell command, a copy of /proc/PID/cmdline or a -readconfig file; - is standard input.", valueName: "file"))
   var file: String?
   @OptionGroup var output: OutputOptions
 

@@ -3,7 +3,9 @@
 public enum FuzzTarget: String, CaseIterable, Sendable {
   /// The words of a command line, each ended by a zero byte, as in `/proc/PID/cmdline`.
   case argv
-  /// What a QMP monitor sends, in pieces: see ``QMPInvariants``.
+  /// A file for `-readconfig`.
+  case readconfig
+  /// What a QMP monitor sends, line by line.
   case qmp
 
   /// Runs the parser.
@@ -11,6 +13,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   public func violation(_ input: [UInt8]) -> String? {
     switch self {
     case .argv: CommandLineInvariants.violation(input)
+    case .readconfig: ConfigFileInvariants.violation(input)
     case .qmp: QMPInvariants.violation(input)
     }
   }
