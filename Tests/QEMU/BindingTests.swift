@@ -102,6 +102,7 @@ import Testing
   static let memory = [
     Case("-m", "1G"), Case("-object", "memory-backend-ram,id=m,size=1G", "-machine", "memory-backend=m"),
     Case("-m", "1G", "-mem-path", "/h", is: "memory own /h reopen"),
+    Case("-object", "memory-backend-epc,id=m,size=1M", is: "memory own /dev/sgx_vepc refuse"),
     Case("-object", "memory-backend-memfd,id=m,size=1G", is: "memory share memfd:m share"),
     Case("-object", "memory-backend-memfd,id=m,size=1G,hugetlb=on", is: "memory share memfd:m refuse"),
     Case("-object", "memory-backend-file,id=m,size=1G,mem-path=/x,discard-data=on", is: "memory own /x refuse"),
@@ -168,6 +169,7 @@ import Testing
     let vm = MachineDescription(CommandLine(argv: ["qemu", "-display", "none"]))
     #expect(vm.bindings.map(\.kind) == [.netdevUser])
     #expect(vm.bindings.map(\.option) == [""])
+    #expect(MachineDescription(CommandLine(argv: ["", "-display", "none"]), isPart: true).bindings.isEmpty)
   }
 
   /// What no QEMU has is reported as it is written.

@@ -137,6 +137,7 @@ extension Describer {
 
   /// What QEMU adds when no option says otherwise.
   mutating func finishDefaults() {
+    if isPart { return }
     let hasDefaults = !has("nodefaults")
     result.usesDefaultDisplay = displayTypes.isEmpty
     // qemu_create_default_devices: a serial port and a monitor, each unless an option makes one.

@@ -110,7 +110,7 @@ extension Describer {
     let backend = MemoryBackend(
       id: id, kind: kind,
       size: parameters["size"].flatMap { Size.bytes($0, unit: 1) } ?? 0, share: share,
-      path: parameters["mem-path"], discardData: parameters.isOn("discard-data"),
+      path: parameters["mem-path"] ?? (type == "memory-backend-epc" ? "/dev/sgx_vepc" : nil), discardData: parameters.isOn("discard-data"),
       readonly: parameters.isOn("readonly") || parameters.isOn("rom"), isGuestRAM: false,
       option: option.text)
     result.memoryBackends.append(backend)
@@ -135,9 +135,7 @@ extension Describer {
   /// Only the host knows what is mounted where, but these names are the custom.
   private mutating func warnOfHugePages() {
     for backend in result.memoryBackends {
-      guard let path = backend.path, path.contains("hugepages") || path.contains("hugetlbfs") else {
-        continue
-      }
+      guard backend.isHugeByName else { continue }
       result.warnings.append(
         "\(backend.option): huge pages, by the name of the path, which cannot be handed over yet")
     }
@@ -175,7 +173,11 @@ extension Describer {
     if let refusal = backendRefusals[backend.id] {
       bind(.memory, role, address, backend.option, .refuse, refusal.reason)
     } else if backend.share {
-      bind(.memory, role, address, backend.option, .share, "both QEMUs can map the same pages")
+      bind(
+        .memory, role, address, backend.option, .share,
+        backend.isHugeByName
+          ? "both QEMUs could map the same pages; if they are huge ones, as the path says, `plan` refuses them"
+          : "both QEMUs can map the same pages")
     } else {
       bind(
         .memory, role, address, backend.option, .reopen,
@@ -192,5 +194,11 @@ extension Describer {
       default: false
       }
     }
+  }
+}
+
+extension MemoryBackend {
+  fileprivate var isHugeByName: Bool {
+    path.map { $0.contains("hugepages") || $0.contains("hugetlbfs") } ?? false
   }
 }

@@ -1,6 +1,7 @@
 /// Reads a command line option by option and collects its description.
 struct Describer {
   let commandLine: CommandLine
+  let isPart: Bool
   var result = MachineDescription()
   var chardevs: [Chardev] = []
   var labels = LegacyLabels()
@@ -17,9 +18,10 @@ struct Describer {
   /// Drives and memory backends that cannot be handed over because of the device that uses them, by id.
   var backendRefusals: [String: Refusal] = [:]
 
-  init(_ expanded: ExpandedCommandLine) {
+  init(_ expanded: ExpandedCommandLine, isPart: Bool) {
     commandLine = expanded.commandLine
     result.blockers = expanded.blockers
+    self.isPart = isPart
   }
 
   mutating func describe() -> MachineDescription {

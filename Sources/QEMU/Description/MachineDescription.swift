@@ -65,19 +65,20 @@ public struct MachineDescription: Sendable, Equatable {
   }
 
   /// Of a command line whose configuration files have been read.
-  public init(_ expanded: ExpandedCommandLine) {
-    var describer = Describer(expanded)
+  /// - Parameter isPart: some options out of a command line: what QEMU adds by itself is left out.
+  public init(_ expanded: ExpandedCommandLine, isPart: Bool = false) {
+    var describer = Describer(expanded, isPart: isPart)
     self = describer.describe()
   }
 
   /// Of a command line alone: the options of `-readconfig` files stay unknown, which is a blocker.
-  public init(_ commandLine: CommandLine) {
-    self.init(
-      commandLine.expanded { path throws(Failure) in
-        throw Failure(
-          step: "read the configuration", subject: path, reason: "not read: only the command line is known",
-          hint: "inspect --argv reads a configuration file when it is given one")
-      })
+  public init(_ commandLine: CommandLine, isPart: Bool = false) {
+    let expanded = commandLine.expanded { path throws(Failure) in
+      throw Failure(
+        step: "read the configuration", subject: path, reason: "not read: only the command line is known",
+        hint: "inspect --argv reads a configuration file when it is given one")
+    }
+    self.init(expanded, isPart: isPart)
   }
 
   init() {}

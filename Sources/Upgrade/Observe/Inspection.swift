@@ -64,7 +64,8 @@ public struct Inspection: Sendable {
 
   /// What a command line alone can tell.
   public init(_ commandLine: QEMU.CommandLine) {
-    let description = MachineDescription(commandLine)
+    // Without a program it is a part of a command line: options alone, or a file for -readconfig.
+    let description = MachineDescription(commandLine, isPart: commandLine.program.isEmpty)
     self.init(description, binary: commandLine.program)
     if description.usesStandardInput {
       notes.append("a console or monitor reads standard input, which stands against an upgrade unless that is /dev/null")
