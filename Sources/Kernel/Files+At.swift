@@ -46,6 +46,15 @@ extension Files {
     } catch where error.errno == .noSuchFileOrDirectory { return nil }
   }
 
+  /// When a file was last written, nanoseconds since 1970; nil when nothing is there. A symbolic link is asked itself.
+  public static func modificationTime(_ name: String, in directory: CInt) throws(Failure) -> Int64? {
+    var status = stat()
+    do throws(Failure) {
+      try valueOrErrno("stat", name) { fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) }
+    } catch where error.errno == .noSuchFileOrDirectory { return nil }
+    return Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec)
+  }
+
   /// unlinkat(2), of an empty directory with `isDirectory`; nothing if it is not there.
   public static func remove(_ name: String, in directory: CInt, isDirectory: Bool = false) throws(Failure) {
     do throws(Failure) {

@@ -111,9 +111,13 @@ extension HeldDescriptor {
       case .established:
         held.type = "unix connection"
         held.role = .connect
-        if entry.path == nil { held.address = entry.peerInode.flatMap { tables.unix[$0]?.path } ?? "" }
-        // Its other end is gone: a control channel of an earlier upgrade.
-        if entry.path == nil, entry.peerInode == nil { held.kind = nil }
+        guard let peer = entry.peerInode else {
+          // A control channel of an earlier upgrade, or a client that has just left.
+          held.type = "unix connection whose other end is gone"
+          held.kind = nil
+          break
+        }
+        if entry.path == nil { held.address = tables.unix[peer]?.path ?? "" }
       default: if entry.path == nil { held.kind = nil }
       }
       return held

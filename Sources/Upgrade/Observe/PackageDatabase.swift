@@ -7,7 +7,8 @@ public struct InstalledPackage: Sendable, Hashable {
   public var version: String
 }
 
-/// dpkg's database, read without starting dpkg: one pass over its file lists answers for all files at once.
+/// dpkg's database, read without starting dpkg: one pass over its file lists, the
+/// latest first, answers for all files at once.
 /// Source: dpkg-query(1), deb-control(5), Debian Policy 5.6.12.
 enum PackageDatabase {
   private static let directory = "/var/lib/dpkg"
@@ -24,7 +25,14 @@ enum PackageDatabase {
     }
     let lengths = Set(wanted.keys.map(\.count))
     var owners: [String: String] = [:]
+    // What was replaced under a running VM came with a package that was installed lately: a host has hundreds
+    // of lists, and only a few are read.
+    var latest: [(time: Int64, name: String)] = []
     for name in try Files.names(in: lists.procPath) where name.hasSuffix(".list") {
+      if let time = try Files.modificationTime(name, in: lists.raw) { latest.append((time, name)) }
+    }
+    for (_, name) in latest.sorted(by: { $0 > $1 }) {
+      if owners.count == paths.count { break }
       guard let bytes = try contents(name, in: lists.raw) else { continue }
       for path in lines(wanted, lengths, in: bytes) { owners[path] = String(name.dropLast(".list".count)) }
     }

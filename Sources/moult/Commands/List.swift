@@ -37,7 +37,7 @@ struct List: ParsableCommand {
   private static func text(_ found: [InventoryEntry]) -> String {
     let rows = found.map { vm in
       [
-        vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.whyStale.map { "stale: \($0)" } ?? "current",
+        vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.whyStale.map { "stale: \(brief($0))" } ?? "current",
         vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary,
       ]
     }
@@ -58,6 +58,11 @@ struct List: ParsableCommand {
     }
     text += "\n\n" + Output.table([["UPDATE", "PACKAGE", "RUNNING", "INSTALLED", "RESOLVED BY", "VMS"]] + pending)
     return text
+  }
+
+  /// With the binary all else is replaced, too: JSON has it.
+  private static func brief(_ why: String) -> String {
+    why.hasPrefix("the binary") ? String(why.prefix { $0 != "," }) : why
   }
 
   private struct Document: Encodable {
