@@ -19,18 +19,28 @@ extension Session {
     var plan = plan
     plan.isTrial = true
     let start = Instant.now()
+    var comparison = try compare(observed, plan)
+    if let masked = plan.masking(comparison.gainedFeatures) {
+      plan = masked
+      comparison = try compare(observed, plan)
+    }
+    return .done(
+      differences: comparison.differences, maskedFeatures: plan.request.maskedFeatures, milliseconds: Instant.now() - start)
+  }
+
+  private func compare(_ observed: Observed, _ plan: UpgradePlan) throws(Failure) -> TwinComparison {
     let host = try host(observed, takingBack: nil)
-    let differences: [String]
+    let comparison: TwinComparison
     do throws(Failure) {
       try host.spawn(plan) { _ in }
       _ = try host.greet(plan)
-      differences = try TwinComparison.differences(between: host.live(.new), and: observed.observation.live, on: host)
+      comparison = try TwinComparison(of: host.live(.new), and: observed.observation.live, on: host)
     } catch {
       try host.end(.new)
       if error.errno == .interrupted || !host.isAlive(.old) { throw error }
-      return .done(differences: ["\(error)"], milliseconds: Instant.now() - start)
+      return TwinComparison(failure: error)
     }
     try host.end(.new)
-    return .done(differences: differences, milliseconds: Instant.now() - start)
+    return comparison
   }
 }

@@ -118,7 +118,14 @@ public final class Session {
     _ observed: Observed, _ plan: UpgradePlan, takingBack held: UpgradeRecord? = nil,
     progress: @escaping (Executor.Progress) -> Void
   ) throws(Failure) -> UpgradeReport {
-    Executor(plan: plan, host: try host(observed, takingBack: held), began: began, progress: progress).run()
+    var report = try Executor(plan: plan, host: host(observed, takingBack: held), began: began, progress: progress).run()
+    // The guest has not noticed anything so far.
+    if report.outcome == .failed, let masked = plan.masking(report.gainedFeatures) {
+      report = try Executor(plan: masked, host: host(observed, takingBack: held), began: began, progress: progress).run()
+      report.notes.append(
+        "the new QEMU was started a second time, without CPU features that the guest has not seen so far: \(masked.request.maskedFeatures.joined(separator: ", "))")
+    }
+    return report
   }
 
   func host(_ observed: Observed, takingBack held: UpgradeRecord?) throws(Failure) -> LinuxHost {

@@ -114,6 +114,28 @@ extension EndToEnd {
         }
         #expect(try vm.processes == [old])
         try vm.mustBeWell()
+        // With the ROM as it was, the features are all: they are switched off for this guest, there and back.
+        try Data(count: 64 << 10).write(to: URL(fileURLWithPath: rom))
+        let masked = try vm.plan(to: .v10_0)
+        #expect(masked.code == 0 && masked["trial"]["masked_features"].array.compactMap(\.string) == ["x2apic"], "\(masked)")
+        let moved = try vm.upgrade(to: .v10_0)
+        #expect(moved.code == 0 && moved["notes"][0].string?.contains("x2apic") == true, "\(moved)")
+        #expect(ProcessFacts(try vm.pid()).command.contains("Haswell,x2apic=off"))
+        try vm.mustUpgrade(to: .v7_2)
+        vm.end()
+      }
+    }
+
+    @Test func `CPU features that the guest would lose are a reason to refuse`() throws {
+      try leavingNothing {
+        let vm = try LabVM(
+          VMConfiguration("e2e-loses") {
+            $0.version = .v10_0
+            $0.extraArguments = ["-cpu", "Haswell"]
+          })
+        defer { vm.end() }
+        try vm.mustRefuse(
+          to: .v7_2, blockers: ["trial": "the new QEMU's machine is not the VM's: CPU features that the guest would lose: x2apic"])
         vm.end()
       }
     }

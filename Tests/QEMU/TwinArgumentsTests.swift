@@ -100,6 +100,14 @@ import Testing
     #expect(Self.arguments.applied(to: twin) == twin)
   }
 
+  @Test func switchesCPUFeaturesOff() {
+    var twin = TwinArguments()
+    twin.maskedFeatures = ["x2apic", "avx2"]
+    let once = twin.applied(to: CommandLine(argv: ["qemu", "-cpu", "Haswell,x2apic=off"]))
+    #expect(once.argv == ["qemu", "-cpu", "Haswell,x2apic=off,avx2=off", "-incoming", "defer", "-S"])
+    #expect(twin.applied(to: once) == once)
+  }
+
   @Test func leavesMemoryAloneWhenItIsCopied() {
     let argv = ["qemu", "-M", "q35", "-mem-prealloc", "-object", "memory-backend-memfd,id=ram,size=1G,prealloc=on"]
     let twin = TwinArguments().applied(to: CommandLine(argv: argv))

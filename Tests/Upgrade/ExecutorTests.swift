@@ -47,6 +47,17 @@ import Testing
     #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
   }
 
+  @Test func gainedFeaturesCanBeSwitchedOff() throws {
+    let report = Self.run(ModelHost(Fixture.plan()))
+    #expect(report.gainedFeatures == [])
+    let plan = Fixture.plan(Fixture.observation(Fixture.arguments + ["-cpu", "max"]))
+    let masked = try #require(plan.masking(["avx2"]))
+    #expect(LaunchPlan.arguments(masked).contains("max,avx2=off"))
+    #expect(masked.masking(["avx2"]) == nil, "once is enough")
+    #expect(plan.masking([]) == nil)
+    #expect(Fixture.plan().masking(["avx2"]) == nil, "there is no -cpu to say it in")
+  }
+
   /// Each pass over a busy guest's RAM raises the limit of the pause, from the fifth on, up to a second.
   @Test(arguments: [(3, []), (4, []), (5, [40]), (8, [40, 80, 160, 320]), (60, [40, 80, 160, 320, 640, 1000])])
   func aBusyGuestIsGivenALongerPause(passes: Int, limits: [Int]) {

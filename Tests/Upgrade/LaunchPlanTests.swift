@@ -45,6 +45,25 @@ import Testing
     #expect(sandbox.operations == [Self.shared, Self.own])
   }
 
+  @Test func aTrialComesNearNothingOfTheVMs() {
+    var observation = Fixture.observation()
+    observation.files[0].path = "/run/shared/disks/1"
+    observation.files[0].realPath = "/run/shared/disks/1"
+    var plan = Fixture.plan(observation)
+    plan.isTrial = true
+    let hidden: [MountOperation] = [
+      .tmpfs(target: "/run/vm1", options: "mode=1777"), .tmpfs(target: "/run/shared", options: "mode=1777"),
+      .bind(source: "/run/shared/disks", target: "/run/shared/disks", recursive: true),
+    ]
+    #expect(LaunchPlan.sandbox(plan).operations == hidden)
+    #expect(LaunchPlan.sandbox(plan).makesMountPoints)
+    plan.request.root = "/srv/tree"
+    #expect(Array(LaunchPlan.sandbox(plan).operations.suffix(3)) == hidden)
+    // RAM that the real twin would share is an empty file in the trial.
+    #expect(LaunchPlan.givenMemory(plan).map(\.source) == [nil])
+    #expect(LaunchPlan.arguments(plan).contains("memory-backend-file,id=ram,size=512M,mem-path=/proc/self/fd/5,share=on"))
+  }
+
   @Test func whatAStageHidesIsCarriedThroughIt() {
     var observation = Fixture.observation()
     observation.files[0].path = "/run/shared/disks/1"

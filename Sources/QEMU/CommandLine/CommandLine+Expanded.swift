@@ -5,6 +5,11 @@ public struct ExpandedCommandLine: Sendable, Hashable {
   public var commandLine: CommandLine
   /// What could not be expanded, which stays as it was, and what an expansion would change.
   public var blockers: [Blocker]
+
+  public init(commandLine: CommandLine, blockers: [Blocker]) {
+    self.commandLine = commandLine
+    self.blockers = blockers
+  }
 }
 
 extension CommandLine {

@@ -30,6 +30,8 @@ public struct TwinArguments: Sendable, Hashable {
   public var sharedMemory: Bool
   /// False if the twin is started as its final user already: `-runas` would fail without root.
   public var switchesUser: Bool
+  /// CPU features to switch off: the twin's version would give the guest more than it has seen so far.
+  public var maskedFeatures: [String] = []
 
   public init(
     machine: String? = nil, control: CInt? = nil, memory: [String: MemoryPlacement] = [:],
@@ -115,6 +117,12 @@ public struct TwinArguments: Sendable, Hashable {
       return [parameters]
     case "chardev":
       return [changed(option, Self.secondOpener) ?? option]
+    case "cpu":
+      var option = option
+      for feature in maskedFeatures where option.value?.hasSuffix(",\(feature)=off") == false && option.value?.contains(",\(feature)=off,") == false {
+        option.value? += ",\(feature)=off"
+      }
+      return [option]
     default:
       guard let label, let value = option.value else { return [option] }
       return Self.rewrittenLegacyChardev(option, value: value, label: label)

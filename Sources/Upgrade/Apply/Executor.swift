@@ -27,6 +27,8 @@ public final class Executor {
   var extraMemory: UInt64?
   /// Somebody let the old QEMU run on after the guest ran in the new one.
   var wasContinuedTwice = false
+  /// CPU features that the new QEMU has over the old one, if the two differ in nothing else.
+  var gainedFeatures: [String] = []
   var isLocked = false
   var migrationStarted = false
   /// The new QEMU has the whole guest: from here on it does not matter if the old one dies.
@@ -115,7 +117,7 @@ public final class Executor {
   func report(_ outcome: UpgradeReport.Outcome, failure: (StepName, Failure)? = nil) -> UpgradeReport {
     UpgradeReport(
       outcome: outcome, pauseMilliseconds: record.pauseMilliseconds, totalMilliseconds: host.now() - began,
-      extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes)
+      extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes, gainedFeatures: gainedFeatures)
   }
 }
 

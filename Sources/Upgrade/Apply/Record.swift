@@ -110,4 +110,6 @@ public struct UpgradeReport: Sendable {
   public var failure: (step: StepName, failure: Failure)?
   /// What could not be undone or tidied up, each in a sentence.
   public var notes: [String]
+  /// Why the comparison failed, if it would not with these CPU features switched off.
+  var gainedFeatures: [String] = []
 }

@@ -61,11 +61,12 @@ extension Executor {
   /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
   private func compare(_ plan: UpgradePlan) throws(Failure) {
     let (new, old) = (try host.live(.new), plan.observation.live)
-    let differences = try TwinComparison.differences(between: new, and: old, on: host)
-    if !differences.isEmpty {
+    let comparison = try TwinComparison(of: new, and: old, on: host)
+    if !comparison.differences.isEmpty {
+      gainedFeatures = comparison.gainedFeatures
       throw Failure(
         step: "compare the twins of", subject: plan.vm,
-        reason: "the new QEMU's machine is not the VM's: " + differences.joined(separator: "; "), hint: TwinComparison.wayOut)
+        reason: "the new QEMU's machine is not the VM's: " + comparison.differences.joined(separator: "; "), hint: TwinComparison.wayOut)
     }
     try host.matchThreads(old: old, new: new)
     for stage in plan.stages { try host.finishStage(stage) }

@@ -41,7 +41,11 @@ extension UpgradePlan {
 
   /// What became of the trial.
   public mutating func judge(_ trial: Trial) {
-    guard case .done(let differences, _) = trial else { return }
+    guard case .done(let differences, let masked, _) = trial else { return }
+    if !masked.isEmpty {
+      warnings.append(
+        "the new QEMU's CPU has features that the guest has not seen so far: \(masked.joined(separator: ", ")). They are switched off for it")
+    }
     for difference in differences {
       blockers.append(
         Blocker(option: "trial", reason: "the new QEMU's machine is not the VM's: \(difference)", wayOut: TwinComparison.wayOut))
@@ -52,7 +56,9 @@ extension UpgradePlan {
 /// The new QEMU started from the VM's arguments, compared with it and ended: what `upgrade` does before it pauses
 /// anything, without a trace.
 public enum Trial: Sendable, Equatable {
-  /// - Parameter milliseconds: what it took.
-  case done(differences: [String], milliseconds: Double)
+  /// - Parameters:
+  ///   - maskedFeatures: CPU features that have to be switched off for the two to be alike.
+  ///   - milliseconds: what it took.
+  case done(differences: [String], maskedFeatures: [String], milliseconds: Double)
   case skipped(why: String)
 }

@@ -26,13 +26,14 @@ enum LaunchPlan {
   }
 
   static func arguments(_ plan: UpgradePlan) -> [String] {
-    let twin = TwinArguments(
+    var twin = TwinArguments(
       machine: plan.observation.live.machineType, control: controlDescriptor,
       memory: Dictionary(uniqueKeysWithValues: givenMemory(plan).map { ($0.id, .descriptor($0.number)) }),
       sharedMemory: plan.memory.strategy == .shared,
       // Never as root for QEMU to step down: the arguments and environment are the old process's own
       // memory, and whoever broke into it, or any user at all, can write -runas and LD_PRELOAD there.
       switchesUser: false)
+    twin.maskedFeatures = plan.request.maskedFeatures
     var arguments = twin.applied(to: plan.observation.commandLine).argv
     arguments[0] = plan.request.binary
     return arguments

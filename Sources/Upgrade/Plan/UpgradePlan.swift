@@ -19,6 +19,8 @@ public struct UpgradeRequest: Sendable, Equatable {
   public var keptDirectories: [String]
   /// The way back of a held upgrade: open to a guest that is not well, too.
   public var takesBack = false
+  /// CPU features to switch off in the new QEMU: it turned out that it would give the guest more than it has.
+  public var maskedFeatures: [String] = []
 
   public init(
     binary: String, root: String? = nil, memory: MemoryStrategy = .auto, hold: Bool = false,

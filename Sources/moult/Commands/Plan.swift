@@ -51,7 +51,7 @@ struct Plan: ParsableCommand {
     let pause = plan.pause
     lines.append("pause   \(Output.decimals(pause.least, 0)) to \(Output.decimals(pause.most, 0)) ms expected: \(pause.basis)")
     switch trial {
-    case .done(let differences, let milliseconds):
+    case .done(let differences, _, let milliseconds):
       lines.append("trial   the new QEMU was started, compared and ended in \(Output.duration(milliseconds)): \(differences.isEmpty ? "it is the VM's twin" : "it is not the VM's twin")")
     case .skipped(let why): lines.append("trial   not made: \(why)")
     }
