@@ -9,11 +9,13 @@ FUZZ_SECONDS ?= 60
 # For `make test`: what `swift test` takes, such as FILTER='--filter LabTests'.
 FILTER ?=
 BENCH ?=
+# For `make matrix`: machine types, those of the document if empty.
+MACHINES ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz bench install clean clean-lab packages guest trees
+.PHONY: help build demo test fuzz bench matrix install clean clean-lab packages guest trees
 
 swift-build = $(SWIFT) build --scratch-path $(SCRATCH)
 release = $(swift-build) -c release --static-swift-stdlib
@@ -40,6 +42,9 @@ fuzz: packages ## search for inputs that break the parsers (FUZZ_SECONDS=60)
 bench: build guest trees ## the table of pauses, times and memory (root)
 	$(release) --product moult-bench
 	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-bench" $(BENCH)
+
+matrix: build guest trees ## the tables of docs/support-matrix.md: every pair of versions, by machine type (root)
+	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/measure-matrix $(MACHINES)
 
 install: build ## the program and its profiles, under PREFIX (/usr/local)
 	install -D -m 755 "$$($(release) --show-bin-path)/moult" "$(DESTDIR)$(PREFIX)/bin/moult"
