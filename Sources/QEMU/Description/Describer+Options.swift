@@ -71,7 +71,7 @@ extension Describer {
     let value = option.value ?? ""
     let parameters = option.parameters
     switch option.name {
-    case "name": result.name = parameters["guest"]
+    case "name": result.name = parameters["guest"] ?? result.name
     case "pidfile":
       result.pidfile = value
       bind(
@@ -228,7 +228,7 @@ extension Describer {
   }
 
   private mutating func machine(_ option: CommandOption, _ parameters: OptionValue) {
-    for entry in parameters.entries {
+    for entry in heeded(parameters) {
       switch entry.key {
       case "type": machineType(entry.value, option)
       case "accel":

@@ -18,19 +18,37 @@ struct Describer {
   /// Drives and memory backends that cannot be handed over because of the device that uses them, by id.
   var backendRefusals: [String: Refusal] = [:]
 
+  /// Where the option that is read stands.
+  var place = 0
+  private let lastMachineKeys: [String: Int]
+
   init(_ expanded: ExpandedCommandLine, isPart: Bool) {
     commandLine = expanded.commandLine
+    lastMachineKeys = commandLine.lastMachineKeys
     result.blockers = expanded.blockers
     self.isPart = isPart
   }
 
   mutating func describe() -> MachineDescription {
-    for option in commandLine.options { read(option) }
+    for fault in commandLine.faults { block(fault.option, fault.reason, "check the command line: QEMU itself refuses it") }
+    let superseded = commandLine.superseded
+    for (place, option) in commandLine.options.enumerated() where !superseded.contains(place) {
+      self.place = place
+      read(option)
+    }
     finishChardevs()
     finishBlock()
     finishMemory()
     finishDefaults()
     return result
+  }
+
+  /// Of an option of `-machine`, the entries that count: no later one sets the same key.
+  func heeded(_ parameters: OptionValue) -> [OptionValue.Entry] {
+    let entries = parameters.entries
+    return entries.enumerated().filter { index, entry in
+      lastMachineKeys[entry.key] == place && !entries[(index + 1)...].contains { $0.key == entry.key }
+    }.map(\.element)
   }
 
   func has(_ names: String...) -> Bool {

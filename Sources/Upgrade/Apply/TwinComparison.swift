@@ -30,7 +30,7 @@ extension UpgradePlan {
   /// it has been tried already.
   func masking(_ features: [String]) -> UpgradePlan? {
     guard !features.isEmpty, request.maskedFeatures.isEmpty,
-      CommandLine(argv: observation.arguments).options.contains(where: { $0.name == "cpu" && $0.value != nil })
+      observation.commandLine.options.contains(where: { $0.name == "cpu" && $0.value != nil })
     else { return nil }
     var plan = self
     plan.request.maskedFeatures = features
