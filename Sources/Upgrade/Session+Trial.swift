@@ -34,7 +34,8 @@ extension Session {
     do throws(Failure) {
       try host.spawn(plan) { _ in }
       _ = try host.greet(plan)
-      comparison = try TwinComparison(of: host.live(.new), and: observed.observation.live, on: host)
+      let live = observed.observation.live
+      comparison = try TwinComparison(of: host.live(.new, like: live), and: live, on: host)
     } catch {
       try host.end(.new)
       if error.errno == .interrupted || !host.isAlive(.old) { throw error }

@@ -35,7 +35,7 @@ import Testing
       }
       graph.nodes[node.name] = node
     }
-    var live = LiveMachine(answers: Array(repeating: .null, count: 16))
+    var live = LiveMachine(answers: Array(repeating: .null, count: 17))
     live.machineType = "pc-q35-7.2"
     live.graph = graph
     return live
@@ -60,6 +60,9 @@ import Testing
     // -drive
     .init(what: "nothing changed", argv: "-drive file=/d/disk,if=virtio", live: disk + ["virtio0@/machine/x>#1"]),
     .init(what: "a relative path", argv: "-drive file=disk,if=virtio,format=qcow2", live: disk + ["virtio0@/machine/x>#1"]),
+    .init(what: "a relative path that QEMU gives back", argv: "-drive file=disk,if=virtio", live: ["#1 qcow2 disk file=#2", "#2 file disk", "virtio0@/machine/x>#1"]),
+    .init(what: "a protocol in front", argv: "-drive file=file:/d/disk,if=virtio", live: disk + ["virtio0@/machine/x>#1"]),
+    .init(what: "a disk that is not here", argv: "-drive file=nbd://h/x,if=virtio", live: ["#1 raw nbd://h:10809/x file=#2", "#2 nbd nbd://h:10809/x", "virtio0@/machine/x>#1"]),
     .init(what: "a bare image", argv: "/d/disk", live: disk + ["ide0-hd0@/machine/x>#1"]),
     .init(
       what: "an image whose header names what is below", argv: "-drive file=/d/over,if=virtio", live: overlay + ["virtio0@/machine/x>#3"]),
@@ -67,12 +70,12 @@ import Testing
       now: "-drive file=/d/over,if=virtio,cache=none,format=qcow2"),
     .init(what: "a snapshot whose header names another image", argv: "-drive file=/d/disk,id=a,if=none",
       live: ["#3 qcow2 /d/over below=/d/wrong:qcow2 file=#4 backing=#1"] + overlay.dropFirst() + ["a@>#3"],
-      now: "-blockdev driver=qcow2,node-name=moult-1,read-only=on,file.driver=file,file.filename=/d/disk "
-        + "-drive file=/d/over,id=a,if=none,format=qcow2,backing=moult-1"),
+      now: "-drive file=/d/over,id=a,if=none,format=qcow2,backing=moult-1 "
+        + "-blockdev driver=qcow2,node-name=moult-1,read-only=on,file.driver=file,file.filename=/d/disk"),
     .init(what: "a snapshot over a node with a name", argv: "-drive file=/d/disk,id=a,if=none,node-name=base",
       live: ["#3 qcow2 /d/over below=/d/disk:qcow2 file=#4 backing=base", "#4 file /d/over", "base qcow2 /d/disk ro file=#2", "#2 file /d/disk ro", "a@>#3"],
-      now: "-blockdev driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/d/disk "
-        + "-drive file=/d/over,id=a,if=none,format=qcow2,backing=base"),
+      now: "-drive file=/d/over,id=a,if=none,format=qcow2,backing=base "
+        + "-blockdev driver=qcow2,node-name=base,read-only=on,file.driver=file,file.filename=/d/disk"),
     .init(what: "streamed, though the header still names an image", argv: "-drive file=/d/over,if=virtio",
       live: ["#1 qcow2 /d/over below=/d/disk file=#2", "#2 file /d/over", "virtio0@/machine/x>#1"], now: "-drive file=/d/over,if=virtio,backing="),
     .init(what: "committed into what was below", argv: "-drive file=/d/over,if=virtio,backing.file.filename=/d/disk", live: disk + ["virtio0@/machine/x>#1"],
@@ -119,7 +122,7 @@ import Testing
     .init(what: "a node that was removed", argv: nodes.replacing("-device virtio-blk-pci,drive=f1,id=vd", with: ""), live: ["s1 file /d/disk"],
       now: "-blockdev driver=file,filename=/d/disk,node-name=s1,discard=unmap"),
     .init(what: "another CD in a device's own drive", argv: "-device ide-cd,id=cd0", live: ["#1 raw /d/cd ro file=#2", "#2 file /d/cd ro", "@cd0>#1"],
-      now: "-blockdev driver=raw,node-name=moult-1,read-only=on,file.driver=file,file.filename=/d/cd -device ide-cd,id=cd0,drive=moult-1"),
+      now: "-device ide-cd,id=cd0,drive=moult-1 -blockdev driver=raw,node-name=moult-1,read-only=on,file.driver=file,file.filename=/d/cd"),
     .init(what: "a CD taken out of it", argv: "-blockdev driver=raw,node-name=c,file.driver=file,file.filename=/d/cd,read-only=on -device ide-cd,id=cd0,drive=c",
       live: ["c raw /d/cd ro file=#2", "#2 file /d/cd ro", "@cd0>"],
       now: "-blockdev driver=raw,node-name=c,file.driver=file,file.filename=/d/cd,read-only=on -device ide-cd,id=cd0"),
@@ -137,8 +140,14 @@ import Testing
 
   @Test(arguments: cases) func isRebuilt(_ test: Case) {
     func line(_ text: String) -> CommandLine { CommandLine(argv: ["qemu"] + text.split(separator: " ").map(String.init)) }
-    let live = Self.live(test.live)
-    let rebuilt = LiveCommandLine(line(test.argv), live: live, base: "/d")
+    // The devices are all there: this is about what they hold.
+    var live = Self.live(test.live)
+    let said = line(test.argv)
+    for option in said.options where option.name == "device" {
+      if let id = option.parameters["id"] { live.devices[id] = option.parameters["driver"] }
+    }
+    live.anonymousNumbers = Array(0..<Rebuilding(said, live: live, base: "/d").anonymousOptions.count)
+    let rebuilt = LiveCommandLine(said, live: live, base: "/d")
     if let refused = test.refused {
       #expect(rebuilt.drift.contains { $0.what.contains(refused) && $0.wayOut != nil && $0.rebuiltAs == nil }, "\(rebuilt.drift)")
       return

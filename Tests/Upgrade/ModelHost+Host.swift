@@ -146,7 +146,7 @@ extension ModelHost: Host {
     }
   }
 
-  func live(_ side: Side) throws(Failure) -> LiveMachine {
+  func live(_ side: Side, like: LiveMachine) throws(Failure) -> LiveMachine {
     try call("live \(side.rawValue)", waits: true) { () throws(Failure) in
       try mustLive(side)
       var live = plan.observation.live

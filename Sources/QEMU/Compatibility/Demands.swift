@@ -60,7 +60,8 @@ public struct Demands: Sendable, Equatable {
         var type = driver
         if let id = parameters["id"], !id.isEmpty {
           type = live.devices[id] ?? driver
-        } else if let next = anonymous.popFirst() {
+        } else if let next = anonymous.popFirst(), next.hasPrefix(driver) {
+          // QEMU makes those in JSON, and those of -drive, in an order of their own.
           type = next
         }
         demand("device", type, named: driver, Self.keys(parameters, except: ["driver", "id", "bus"]), option, isDevice: true)

@@ -24,6 +24,7 @@ struct Rebuilding {
   let graph: BlockGraph
   let base: String
   let original: CommandLine
+  var parts: LiveParts { live.parts }
   /// The options in their places; nil for one that was taken out.
   var options: [CommandOption?]
   var added: [CommandOption] = []
@@ -47,7 +48,22 @@ struct Rebuilding {
   var result: [CommandOption] { options.compactMap { $0 } + added }
 
   mutating func rebuild() {
+    rebuildObjects()
+    rebuildChardevs()
+    rebuildNetworks()
     rebuildBlocks()
+    rebuildDevices()
+    if hasChanged { sortNodes() }
+  }
+
+  /// What is to be asked of QEMU before this can rebuild everything.
+  var wanted: LiveParts.Wanted {
+    var wanted = LiveParts.Wanted(objects: Set(addedObjects), chardevs: Set(addedChardevs))
+    wanted.devices = addedDevices
+    if !wanted.devices.isEmpty || !removedDevices.isEmpty {
+      wanted.placed = Set(live.devices.keys.map { Self.named + $0 } + live.anonymousNumbers.map { "\(Self.anonymous)\($0)]" })
+    }
+    return wanted
   }
 
   func absolute(_ path: String) -> String {
@@ -69,15 +85,16 @@ struct Rebuilding {
     hasChanged = true
   }
 
-  mutating func add(_ name: String, _ keys: [(String, String)]) -> CommandOption {
-    let option = CommandOption(name: name, value: Self.text(keys))
+  mutating func add(_ name: String, implied: String? = nil, _ keys: [(String, String)]) -> CommandOption {
+    let option = CommandOption(name: name, value: Self.text(implied: implied, keys))
     added.append(option)
     hasChanged = true
     return option
   }
 
-  static func text(_ keys: [(String, String)]) -> String {
-    keys.map { "\($0.0)=\(OptionValue.escape($0.1))" }.joined(separator: ",")
+  /// - Parameter implied: the first word, whose key is left out.
+  static func text(implied: String? = nil, _ keys: [(String, String)]) -> String {
+    ((implied.map { [$0] } ?? []) + keys.map { "\($0.0)=\(OptionValue.escape($0.1))" }).joined(separator: ",")
   }
 
   mutating func rebuilt(_ subject: String, _ what: String, as options: String) {

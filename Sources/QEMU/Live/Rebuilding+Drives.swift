@@ -14,13 +14,17 @@ extension Rebuilding {
   mutating func rebuildDrives() {
     var names = DriveNames(machineType: live.machineType)
     var known: Set<String> = []
+    // Images of drives whose names cannot be told: undrifted they are the new QEMU's by the same words.
+    var unnamed: [String] = []
+    var hasUnnamed = false
     for index in options.indices {
       guard let option = options[index] else { continue }
       let old = DriveNames.keys(of: option)
       if option.name != "drive", old == nil { continue }
       let drive = old.map { OptionValue(Self.text($0)) } ?? option.parameters
       guard let name = names.next(drive) else {
-        // Undrifted, the twin has it by the same words, and the comparison proves it.
+        if let file = Self.file(of: drive) { unnamed.append(absolute(file)) }
+        hasUnnamed = true
         continue
       }
       known.insert(name)
@@ -36,6 +40,13 @@ extension Rebuilding {
       rebuilt("drive \(name)", what, as: options[index]!.text)
     }
     for backend in graph.backends where !backend.label.isEmpty && !known.contains(backend.label) {
+      if hasUnnamed {
+        let path = backend.root.flatMap { graph.nodes[$0] }.map { absolute(graph.path($0)) }
+        if !(path.map(unnamed.contains) ?? false) {
+          refuse("drive \(backend.label)", "which option made it cannot be told, and it uses \(path ?? "no image")", wayOut: "start the VM with id= for each -drive")
+        }
+        continue
+      }
       let place = names.defaultDrive(backend.label)
       // The machine makes these empty by itself, and so it does in the new QEMU.
       if backend.root == nil, place != nil { continue }
@@ -62,7 +73,10 @@ extension Rebuilding {
     let path = graph.path(root)
     let said = Self.file(of: drive)
     let format = drive["format"] ?? drive["driver"]
-    if said.map(absolute) != path || format.map({ $0 != root.driver }) ?? false {
+    let (scheme, plain) = said.map(BlockDriver.split) ?? (nil, "")
+    // What is no file of the host is refused as such; the comparison of the twins proves that it is the same.
+    if let scheme, scheme != "file", scheme != "host_device" { return nil }
+    if said == nil || absolute(plain) != absolute(path) || format.map({ $0 != root.driver }) ?? false {
       guard mayBeDrive(root, subject) else { return nil }
       for key in ["driver", "node-name", "backing"] { drive.removeTree(key) }
       for entry in drive.entries where entry.key.hasPrefix("file.") && !NodeSettings.isOne(String(entry.key.dropFirst("file.".count))) { drive.remove(entry.key) }
@@ -104,7 +118,7 @@ extension Rebuilding {
     case (.nothing, nil): true
     // Told in the arguments by file name: whether it is the same, the comparison of the twins proves.
     case (.node(let node), let below?):
-      node.keys["filename"].map(absolute) ?? Self.inner(node).map(absolute) == graph.nodes[below].map(graph.path)
+      node.keys["filename"].map(absolute) ?? Self.inner(node).map(absolute) == graph.nodes[below].map(graph.path).map(absolute)
     default: false
     }
   }

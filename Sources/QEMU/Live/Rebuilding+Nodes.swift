@@ -16,7 +16,6 @@ extension Rebuilding {
     for name in graph.otherwiseUsed.sorted() {
       refuse("block node \(name)", "something other than a disk uses it: an export, or a job", wayOut: "end what uses it (QMP: block-export-del, nbd-server-stop, query-block-jobs)")
     }
-    if hasChanged { sortNodes() }
   }
 
   /// Makes one `-blockdev` what its node is now.
@@ -66,7 +65,7 @@ extension Rebuilding {
   /// Whether what an option says of a node is what the node is, its named children aside.
   /// - Parameter deep: only what is inside its children: the node's own children can be changed one by one.
   private func isSame(_ said: BlockOption, _ node: BlockGraph.Node, deep: Bool) -> Bool {
-    if let path = said.keys["filename"], absolute(path) != BlockGraph.path(node.file) { return false }
+    if let path = said.keys["filename"], absolute(path) != absolute(BlockGraph.path(node.file)) { return false }
     for role in Set(said.children.keys).union(node.children.keys) {
       if deep {
         guard case .node(let inner)? = said.children[role], let child = node.children[role].flatMap({ graph.nodes[$0] }) else { continue }
@@ -196,7 +195,7 @@ extension Rebuilding {
   }
 
   /// Puts every `-blockdev` behind those that it refers to, which QEMU opens in order.
-  private mutating func sortNodes() {
+  mutating func sortNodes() {
     var waiting: [(option: CommandOption, made: [String], needed: [String])] = []
     var first: Int?
     for index in options.indices where options[index]?.name == "blockdev" {
@@ -216,7 +215,8 @@ extension Rebuilding {
       let place = waiting.firstIndex { entry in !entry.needed.contains { open.contains($0) && !entry.made.contains($0) } } ?? 0
       sorted.append(waiting.remove(at: place).option)
     }
-    options.replaceSubrange((first ?? 0)..<(first ?? 0), with: sorted.map { $0 })
+    let place = first ?? options.count
+    options.replaceSubrange(place..<place, with: sorted.map { $0 })
   }
 }
 

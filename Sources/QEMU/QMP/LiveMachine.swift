@@ -46,6 +46,15 @@ public struct LiveMachine: Sendable, Equatable {
   public var migrationParameters: [String: JSONValue]
   /// Dirty bitmaps that are in no image: a migration without `dirty-bitmaps` leaves them behind.
   public var volatileBitmaps: [String] = []
+  /// Character devices by label, as QEMU prints what is behind them.
+  public var chardevFiles: [String: String] = [:]
+  /// Bytes of the memory devices together. Source: `query-memory-devices`.
+  public var pluggedMemory: UInt64 = 0
+  /// What `info network` prints: QMP does not tell of networks.
+  public var networkText = ""
+  /// What was asked beyond this, because the devices are not those of the arguments.
+  public var wanted = LiveParts.Wanted()
+  public var parts = LiveParts()
   /// Block nodes with what stands on what. Source: `x-debug-query-block-graph`.
   public var graph = BlockGraph()
 }
@@ -70,6 +79,7 @@ extension LiveMachine {
       ("query-migrate-capabilities", nil),
       ("query-migrate-parameters", nil),
       ("x-debug-query-block-graph", nil),
+      ("human-monitor-command", ["command-line": "info network"]),
     ]
     var pending: [Int64] = []
     for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
@@ -114,6 +124,13 @@ extension LiveMachine {
       if let name = entry["capability"]?.string, let state = entry["state"]?.bool { migrationCapabilities[name] = state }
     }
     migrationParameters = answers[14].object ?? [:]
+    for chardev in answers[7].array ?? [] {
+      if let label = chardev["label"]?.string { chardevFiles[label] = chardev["filename"]?.string ?? "" }
+    }
+    for device in answers[10].array ?? [] {
+      pluggedMemory += device["data"]?["size"]?.integer.map { UInt64(clamping: $0) } ?? 0
+    }
+    networkText = answers[16].string ?? ""
     graph = BlockGraph(drives: answers[2], nodes: answers[3], edges: answers[15])
   }
 
@@ -233,12 +250,38 @@ extension LiveMachine {
     compare("objects", objects.keys.sorted(), other.objects.keys.sorted())
     let (settings, others) = (drives.compactMap(\.setting).sorted(), other.drives.compactMap(\.setting).sorted())
     if settings != others { compare("limits and caches of drives", settings, others) }
+    compare("memory of memory devices", pluggedMemory, other.pluggedMemory)
+    compare("networks", comparableNetworks, other.comparableNetworks)
+    found += parts.differences(from: other.parts, places: place, otherPlaces: other.place)
     found += graph.differences(from: other.graph, places: place, otherPlaces: other.place)
     return found
   }
 }
 
 extension LiveMachine {
+  /// Networks and cards as `info network` tells them; lines that are neither are left out.
+  var networks: [Rebuilding.Network] { networkText.split(whereSeparator: \.isNewline).compactMap(Rebuilding.Network.init) }
+
+  /// Names that QEMU made up differ between twins.
+  fileprivate var comparableNetworks: [String] {
+    networks.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name + " ")\($0.type) \($0.settings)" }.sorted()
+  }
+
+  /// Asks a new twin what `other` was asked, so that both can be compared.
+  public mutating func queryParts(_ monitor: QMPConnection, like other: LiveMachine) throws(Failure) {
+    wanted = LiveParts.Wanted(
+      placed: Set(other.wanted.placed.map(other.place)),
+      devices: Dictionary(other.wanted.devices.map { (other.place($0.key), $0.value) }) { first, _ in first },
+      objects: other.wanted.objects, chardevs: [])
+    if !wanted.isEmpty { parts = try LiveParts.query(monitor, wanted) }
+  }
+
+  /// Asks a running VM for what is to be known to rebuild what its arguments do not say: nothing, if they say all.
+  public mutating func queryParts(_ monitor: QMPConnection, beyond commandLine: CommandLine) throws(Failure) {
+    wanted = Rebuilding(commandLine, live: self, base: "/").wanted
+    if !wanted.isEmpty { parts = try LiveParts.query(monitor, wanted) }
+  }
+
   /// A device's QOM path as both twins have it: devices without id are numbered anew in a new QEMU, and devices of
   /// the machine's own have numbers that depend on the version.
   fileprivate func place(_ path: String) -> String {

@@ -43,7 +43,8 @@ public protocol Host: AnyObject {
   func spawn(_ plan: UpgradePlan, noting: (ProcessIdentity) throws(Failure) -> Void) throws(Failure)
   /// Waits until the new QEMU answers.
   func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion
-  func live(_ side: Side) throws(Failure) -> LiveMachine
+  /// - Parameter like: the twin whose answers these are to be compared with.
+  func live(_ side: Side, like: LiveMachine) throws(Failure) -> LiveMachine
   /// The CPUs' features and the memory blocks.
   func guestView(_ side: Side) throws(Failure) -> GuestView
   /// Names of the CPU features that are on: to tell in words where the two differ.

@@ -228,7 +228,11 @@ public final class LinuxHost: Host {
     }
   }
 
-  public func live(_ side: Side) throws(Failure) -> LiveMachine { try LiveMachine.query(monitor(side)) }
+  public func live(_ side: Side, like other: LiveMachine) throws(Failure) -> LiveMachine {
+    var live = try LiveMachine.query(monitor(side))
+    try live.queryParts(monitor(side), like: other)
+    return live
+  }
 
   public func guestView(_ side: Side) throws(Failure) -> GuestView { try GuestView.read(monitor(side)) }
   public func features(_ side: Side) throws(Failure) -> Set<String> { try GuestView.features(monitor(side)) }

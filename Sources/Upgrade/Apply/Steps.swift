@@ -60,7 +60,8 @@ extension Executor {
 
   /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
   private func compare(_ plan: UpgradePlan) throws(Failure) {
-    let (new, old) = (try host.live(.new), plan.observation.live)
+    let old = plan.observation.live
+    let new = try host.live(.new, like: old)
     let comparison = try TwinComparison(of: new, and: old, on: host)
     if !comparison.differences.isEmpty {
       gainedFeatures = comparison.gainedFeatures

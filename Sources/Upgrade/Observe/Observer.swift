@@ -53,7 +53,8 @@ public enum Observer {
     }
     let monitor = try connect(
       description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
-    let live = try LiveMachine.query(monitor)
+    var live = try LiveMachine.query(monitor)
+    try live.queryParts(monitor, beyond: original)
     // Everything below is about the VM as it is, not as it was started.
     let now = LiveCommandLine(original, live: live, base: base)
     if now.commandLine != original {

@@ -30,5 +30,5 @@ public struct PauseEstimate: Sendable, Equatable {
 }
 
 extension UpgradePlan {
-  public var pause: PauseEstimate { .of(memory, ramBytes: observation.description.ramSize) }
+  public var pause: PauseEstimate { .of(memory, ramBytes: observation.description.ramSize + observation.live.pluggedMemory) }
 }

@@ -21,14 +21,14 @@ extension UpgradePlan {
     blockers += Self.nameBlockers(observation)
     blockers += Self.hostBlockers(observation)
     blockers += Self.versionBlockers(observation, target)
-    let ramBytes = description.ramSize
+    let ramBytes = description.ramSize + live.pluggedMemory
     var (memory, memoryBlockers) = MemoryDecision.decide(
       asked: request.memory, memory: observation.memory, ramBytes: ramBytes, sender: observation.version,
       room: observation.room)
     blockers += memoryBlockers
     memory.stopsGuest =
       memory.strategy == .copy && !observation.usesKVM && observation.version < MemoryDecision.tracksEmulatedWrites
-      && ramBytes % MemoryDecision.untrackedMultiple == 0
+      && (description.ramSize % MemoryDecision.untrackedMultiple == 0 || live.pluggedMemory > 0)
     // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
     let needed = observation.files.flatMap { [$0.path, $0.realPath] }
