@@ -46,10 +46,12 @@ bench: build guest trees ## the table of pauses, times and memory (root)
 matrix: build guest trees ## the tables of docs/support-matrix.md: every pair of versions, by machine type (root)
 	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/measure-matrix $(MACHINES)
 
-install: build ## the program and its profiles, under PREFIX (/usr/local)
+install: build ## the program, its profiles and systemd units, under PREFIX (/usr/local)
 	install -D -m 755 "$$($(release) --show-bin-path)/moult" "$(DESTDIR)$(PREFIX)/bin/moult"
 	install -d "$(DESTDIR)$(PREFIX)/share/moult/profiles"
 	find profiles -name '*.toml' -exec install -m 644 -t "$(DESTDIR)$(PREFIX)/share/moult/profiles" {} +
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	for unit in systemd/*; do sed 's|@PREFIX@|$(PREFIX)|' "$$unit" >"$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}"; done
 
 packages: # the Debian packages that are missing
 	@scripts/install-packages

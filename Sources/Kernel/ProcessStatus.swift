@@ -79,6 +79,8 @@ public struct ProcessStatus: Sendable, Equatable {
   /// Bit n-1: signal n is ignored.
   public var ignoredSignals: UInt64
   public var threadCount: Int
+  /// Processor time used so far, in user and kernel mode, in clock ticks.
+  public var cpuTime: UInt64 = 0
 
   public var isZombie: Bool { state == "Z" || state == "X" }
 
@@ -134,7 +136,7 @@ public struct ProcessStatus: Sendable, Equatable {
       umask: numbers("Umask", radix: 8).first.map { UInt32($0) },
       seccompMode: Int(numbers("Seccomp").first ?? 0),
       ignoredSignals: numbers("SigIgn", radix: 16).first ?? 0,
-      threadCount: Int(numbers("Threads").first ?? 1))
+      threadCount: Int(numbers("Threads").first ?? 1), cpuTime: (UInt64(rest[11]) ?? 0) + (UInt64(rest[12]) ?? 0))
   }
 }
 

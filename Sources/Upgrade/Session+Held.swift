@@ -9,8 +9,14 @@ extension Session {
     try recoverInterrupted(selector)
     let records = try state.records()
     let record: UpgradeRecord?
-    if let named = records.first(where: { $0.vm == selector || $0.key == selector || $0.id == selector }) {
-      record = named
+    let named = records.filter { $0.vm == selector || $0.key == selector || $0.id == selector }
+    // One of a VM that has ended since must not stand before that of a VM of the same name.
+    var living: UpgradeRecord?
+    for candidate in named where living == nil {
+      if let twin = candidate.new, try ProcessHandle(twin.process) != nil { living = candidate }
+    }
+    if let found = living ?? named.first {
+      record = found
     } else {
       let pid = try Locator.find(selector, state: state)
       record = records.first { $0.new?.process.pid == pid || $0.old.pid == pid }
@@ -72,6 +78,7 @@ extension Session {
     _ report: UpgradeReport, _ plan: UpgradePlan, progress: @escaping (Executor.Progress) -> Void
   ) -> UpgradeReport {
     var result = report
+    result.notes.append("what was found: moult history \(plan.id), and --bundle FILE for all of it")
     do throws(Failure) {
       guard let record = try state.record(plan.key) else {
         throw Failure(step: "roll back", subject: plan.vm, reason: "its record is gone")

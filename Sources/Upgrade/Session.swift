@@ -125,6 +125,10 @@ public final class Session {
       report.notes.append(
         "the new QEMU was started a second time, without CPU features that the guest has not seen so far: \(masked.request.maskedFeatures.joined(separator: ", "))")
     }
+    if report.outcome == .refused { return report }
+    do throws(Failure) { try History(state).add(HistoryEntry(plan, report, takesBack: held != nil)) } catch {
+      report.notes.append("could not write the history: \(error)")
+    }
     return report
   }
 

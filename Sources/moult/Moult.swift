@@ -1,6 +1,7 @@
 import ArgumentParser
 import Glibc
 import Kernel
+import Upgrade
 
 @main
 struct Moult: ParsableCommand {
@@ -14,8 +15,8 @@ struct Moult: ParsableCommand {
       4 switched, then rolled back; 5 a person has to look: the message says what state the VM is in; \
       64 wrong usage. `run` has its own: see its help.
       """,
-    version: "0.1.0",
-    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, Run.self, Guard.self])
+    version: History.version,
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, HistoryCommand.self, Run.self, Guard.self])
 
   static func main() {
     // A standard stream that is closed would become the number of the next file opened, such as a QMP

@@ -76,6 +76,20 @@ extension EndToEnd {
         let answer = try Answer(child.wait())
         #expect(answer.code == 4 && answer["outcome"].string == "rolled-back", "\(answer)")
         #expect(try vm.version().hasPrefix("7.2."))
+        // What was found is kept, and can be handed on.
+        let id = try #require(answer["id"].string)
+        let evidence = "/var/lib/moult/history/" + id
+        let registers = String(decoding: FileManager.default.contents(atPath: evidence + "/registers") ?? Data(), as: UTF8.self)
+        let events = String(decoding: FileManager.default.contents(atPath: evidence + "/events") ?? Data(), as: UTF8.self)
+        #expect(registers.contains("RIP=") && events.contains(" STOP "))
+        let bundle = vm.configuration.home + "/bundle.tar"
+        let packed = try run(moult: ["history", id, "--bundle", bundle])
+        #expect(packed.code == 0, "\(packed)")
+        let names = try run(["tar", "tf", bundle]).stdout.split(separator: "\n").map(String.init)
+        #expect(Set(names).isSuperset(of: ["\(id)/report.json", "\(id)/registers", "\(id)/events", "\(id)/journal"]), "\(names)")
+        let remembered = try run(moult: ["history", "e2e-unwell", "--format", "json"]).json().array
+        #expect(remembered.count { $0["id"].string == id && $0["outcome"].string == "failed" } == 1)
+        #expect(remembered.last?["outcome"].string == "rolled-back")
         vm.end()
       }
     }

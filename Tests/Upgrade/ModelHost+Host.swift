@@ -207,7 +207,7 @@ extension ModelHost: Host {
     }
   }
 
-  func watch(seconds: Double) throws(Failure) {
+  func watch(_ record: UpgradeRecord, seconds: Double) throws(Failure) {
     hearsInterrupts = true
     try call("watch", waits: true) { () throws(Failure) in
       try mustLive(.new)

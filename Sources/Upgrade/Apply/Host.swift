@@ -90,7 +90,7 @@ public protocol Host: AnyObject {
   /// Kills the process and returns once it is gone; nothing if it is gone already.
   func end(_ side: Side) throws(Failure)
   /// Watches the guest in the new QEMU; fails when it is not healthy.
-  func watch(seconds: Double) throws(Failure)
+  func watch(_ record: UpgradeRecord, seconds: Double) throws(Failure)
   /// From now on Ctrl-C is noted but interrupts no wait.
   func ignoreInterrupts()
   /// Bytes that both twins and moult take beyond what the old one took alone.

@@ -22,15 +22,17 @@ public final class LinuxHost: Host {
   private var lockFile: DescriptorBox?
   private var journalFile: JournalFile?
   private var key = ""
+  /// The upgrade's.
+  private var identifier = ""
   private let signals: CInt
   private let nextSignal: () throws(Failure) -> CInt?
-  private var isInterruptible = true
+  var isInterruptible = true
   var guardian: GuardianLink?
   /// Stages made by this host, and the inodes that the exchange makes public, by staged path.
   var stages: [String: OpenStage] = [:]
   var staged: [String: FileIdentity] = [:]
   /// Events taken from the connections, kept so that their times can be asked for later.
-  private var seen: [(side: Side, event: QMPEvent)] = []
+  var seen: [(side: Side, event: QMPEvent)] = []
 
   /// - Parameters:
   ///   - monitor: the connection that the observation was made over.
@@ -189,8 +191,16 @@ public final class LinuxHost: Host {
         }
         if let kept = superseded.kept { try dropRuntime(kept) }
       }
+      rememberJournal()
       try state.remove(key)
     } catch { FileDescriptorOutput.error("moult: could not remove the state of \(key): \(error)") }
+  }
+
+  /// The journal goes; a copy of it stays in the history. Without room there it is lost, and the upgrade is not.
+  private func rememberJournal() {
+    do throws(Failure) {
+      try History(state).put("journal", try Files.read(state.journalPath(key)), of: identifier)
+    } catch { FileDescriptorOutput.error("moult: could not keep the journal of \(identifier): \(error)") }
   }
 
   public func ensureGuardian(ready: Bool) throws(Failure) -> Bool {
@@ -213,7 +223,10 @@ public final class LinuxHost: Host {
 
   public func journal(_ entry: JournalEntry) throws(Failure) { try journalFile?.append(Journal.line(entry.payload)) }
 
-  public func save(_ record: UpgradeRecord) throws(Failure) { try journalFile?.append(Journal.line(record)) }
+  public func save(_ record: UpgradeRecord) throws(Failure) {
+    identifier = record.id
+    try journalFile?.append(Journal.line(record))
+  }
 
   // MARK: QMP
 
@@ -304,13 +317,13 @@ public final class LinuxHost: Host {
   }
 
   /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
-  func newMessages() -> String? {
+  func newMessages(lines: Int = 3) -> String? {
     guard let messages else { return nil }
-    var bytes = [UInt8](repeating: 0, count: 2000)
+    var bytes = [UInt8](repeating: 0, count: 200 * max(lines, 10))
     let count = pread(messages.file.raw, &bytes, bytes.count, off_t(messages.offset))
     guard count > 0 else { return nil }
     let text = String(decoding: bytes[..<count], as: UTF8.self).trimmingWhitespace
-    return text.isEmpty ? nil : text.split(separator: "\n").suffix(3).joined(separator: " / ")
+    return text.isEmpty ? nil : text.split(separator: "\n").suffix(lines).joined(separator: lines > 3 ? "\n" : " / ")
   }
 
   public func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
@@ -364,23 +377,6 @@ public final class LinuxHost: Host {
       hint: "it does not die of SIGKILL: it waits for a device or file system that does not answer"
     ) { () throws(Failure) -> Bool? in process.hasExited ? true : nil }
     process.reap(if: side == .new)
-  }
-
-  public func watch(seconds: Double) throws(Failure) {
-    let monitor = try monitor(.new)
-    isInterruptible = true
-    let deadline = Instant.now().adding(seconds: seconds)
-    let bad: Set<String> = ["GUEST_PANICKED", "BLOCK_IO_ERROR", "STOP", "SHUTDOWN", "MEMORY_FAILURE"]
-    while deadline > Instant.now() {
-      do throws(Failure) {
-        let event = try monitor.awaitEvent(step: "watch", seconds: (deadline - Instant.now()) / 1000) { bad.contains($0.name) }
-        throw Failure(step: "watch the guest in", subject: "the new QEMU", reason: "\(event.name): the guest is not healthy")
-      } catch where error.errno == .timedOut {
-        break
-      }
-    }
-    let status = try monitor.execute("query-status")["status"]?.string ?? "unknown"
-    if status != "running" { throw Failure(step: "watch the guest in", subject: "the new QEMU", reason: "it is \(status)") }
   }
 
   public func matchThreads(old: LiveMachine, new: LiveMachine) throws(Failure) {

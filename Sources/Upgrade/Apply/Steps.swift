@@ -31,7 +31,7 @@ extension Executor {
     case .verify: try verifyNames()
     case .resume: try resume()
     case .retire: try retire()
-    case .probation: try host.watch(seconds: plan.request.probation ?? 0)
+    case .probation: try host.watch(record, seconds: plan.request.probation ?? 0)
     case .commit: try commit()
     }
   }

@@ -76,7 +76,8 @@ extension Executor {
     }
     if host.isAlive(.old), !guestRuns || !lost.isEmpty { return leave(step, failure) }
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
-    host.unlock(undone: true)
+    // A VM that has ended has nothing to go back to: an upgrade that was held before is over, too.
+    host.unlock(undone: host.isAlive(.old))
     isLocked = false
     if guestRuns, host.isAlive(.old) { return report(.failed, failure: (step, failure)) }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")

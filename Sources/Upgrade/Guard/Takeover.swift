@@ -27,7 +27,10 @@ struct Takeover {
     let host = try LinuxHost(
       recovering: record, superseded: contents.superseded, lock: lock, oldMonitor: oldMonitor, newMonitor: newMonitor,
       reactor: reactor, state: state)
-    let report = Executor(recovering: record, resumeBegan: contents.mayHaveBegun(.resume), host: host).recover()
+    var report = Executor(recovering: record, resumeBegan: contents.mayHaveBegun(.resume), host: host).recover()
+    do throws(Failure) { try History(state).add(HistoryEntry(record, report)) } catch {
+      report.notes.append("could not write the history: \(error)")
+    }
     return (record, report)
   }
 }
