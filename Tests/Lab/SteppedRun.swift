@@ -10,6 +10,8 @@ public final class SteppedRun {
   private let journal: String
   private let line: Int
   private let trace: String
+  /// Lines that an upgrade before this one has left.
+  private let former: Int
 
   /// - Parameters:
   ///   - journal: the journal that this run will write.
@@ -17,6 +19,7 @@ public final class SteppedRun {
   public init(moult arguments: [String], journal: String, line: Int) throws {
     self.journal = journal
     self.line = line
+    former = Self.lines(in: journal)
     trace = NSTemporaryDirectory() + "/moult-lab-\(getpid())-\(UUID().uuidString).trace"
     strace = try ChildProcess(
       ["strace", "-qq", "-o", trace, "-P", journal, "-e", "trace=write"]
@@ -31,7 +34,7 @@ public final class SteppedRun {
     var samples = 0
     return try eventually("moult stands still at line \(line) of \(journal)", within: seconds) { () -> pid_t?? in
       if !strace.isRunning { return .some(nil) }
-      guard let pid = program, isStopped(pid), lines >= line else {
+      guard let pid = program, isStopped(pid), Self.lines(in: journal) >= former + line else {
         samples = 0
         return nil
       }
@@ -45,7 +48,7 @@ public final class SteppedRun {
 
   public func wait(seconds: Double = 120) throws -> ChildProcess.Outcome { try strace.wait(seconds: seconds) }
 
-  private var lines: Int {
+  private static func lines(in journal: String) -> Int {
     (FileManager.default.contents(atPath: journal) ?? Data()).count { $0 == 10 }
   }
 
