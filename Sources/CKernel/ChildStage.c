@@ -117,6 +117,12 @@ static _Noreturn void run(const struct moult_child *child) {
   if (child->no_new_privileges && syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
     fail(child, moult_stage_no_new_privileges, 0);
   set_signals(child);
+  if (child->parent) {
+    // Last: a change of user clears it. The parent may have ended before.
+    if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0) fail(child, moult_stage_session, 0);
+    if (syscall(SYS_getppid) != child->parent)
+      for (;;) syscall(SYS_exit_group, 127);
+  }
   if (child->executable) syscall(SYS_execve, child->executable, child->arguments, child->environment);
   else
     syscall(SYS_execveat, child->executable_descriptor, "", child->arguments, child->environment, AT_EMPTY_PATH);

@@ -56,6 +56,19 @@ public enum Transplant {
     if let failure { throw failure }
   }
 
+  /// Makes one of the process's descriptors its working directory (fchdir(2)), and closes it. All its threads have the
+  /// same one.
+  public static func enter(directory: CInt, in pid: pid_t) throws(Failure) {
+    var thread = try StoppedThread(pid)
+    let result = try thread.call(fchdir, UInt64(directory), 0, 0)
+    if result == 0 { _ = try thread.call(close, UInt64(directory), 0, 0) }
+    try thread.release()
+    if result == 0 { return }
+    throw Failure(
+      step: "change the working directory of process", subject: "\(pid)", errno: Errno(rawValue: CInt(truncatingIfNeeded: -result)))
+  }
+
+  private static let fchdir: UInt64 = 81
   private static let dup3: UInt64 = 292
   private static let close: UInt64 = 3
 

@@ -125,6 +125,7 @@ struct PreparedChild: ~Copyable {
     child.umask = plan.umask.map { CInt($0) } ?? -1
     child.new_session = plan.newSession ? 1 : 0
     child.orphan = plan.orphan ? 1 : 0
+    child.parent = plan.endsWithParent ? getpid() : 0
     child.descriptors = UnsafePointer(descriptors.baseAddress)
     child.descriptor_count = descriptors.count
     if let credentials = plan.credentials {

@@ -58,6 +58,9 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
   /// A child of init (or the nearest subreaper, prctl(2)) from the beginning, as a daemon is: it outlives the
   /// launching process, which cannot wait for it, and a service manager can adopt it as a main process of its own.
   public var orphan: Bool
+  /// Killed when the launching process ends, however it ends (PR_SET_PDEATHSIG, prctl(2)): what is tried out must not
+  /// outlive whoever tries it. Not for an orphan.
+  public var endsWithParent: Bool
   /// Bit n-1: signal n is ignored; all others start with their default action.
   public var ignoredSignals: UInt64
   /// Bit n-1: signal n is blocked.
@@ -68,7 +71,7 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
     umask: UInt32? = nil, credentials: Credentials? = nil, noNewPrivileges: Bool = false,
     limits: ResourceLimits = ResourceLimits(), scheduling: Scheduling? = nil, oomScoreAdjustment: Int? = nil,
     cgroups: [CgroupMembership] = [], standardInput: Stream = .inherit, standardOutput: Stream = .inherit,
-    standardError: Stream = .inherit, inherited: [Inherited] = [], newSession: Bool = false, orphan: Bool = false,
+    standardError: Stream = .inherit, inherited: [Inherited] = [], newSession: Bool = false, orphan: Bool = false, endsWithParent: Bool = false,
     ignoredSignals: UInt64 = 0, signalMask: UInt64 = 0
   ) {
     self.executable = executable
@@ -88,6 +91,7 @@ public struct ProcessPlan: Sendable, Equatable, Codable {
     self.inherited = inherited
     self.newSession = newSession
     self.orphan = orphan
+    self.endsWithParent = endsWithParent
     self.ignoredSignals = ignoredSignals
     self.signalMask = signalMask
   }

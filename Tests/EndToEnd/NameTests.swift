@@ -32,6 +32,32 @@ extension EndToEnd {
       }
     }
 
+    /// Its working directory is one that a stage lies over while the new QEMU starts, and is removed then.
+    @Test func `a VM that was started among its names stays there, and can go back`() throws {
+      try leavingNothing {
+        var configuration = VMConfiguration("e2e-names-here") {
+          $0.memory = .file()
+          $0.disk = "qcow2"
+          $0.diskIsBesideSockets = true
+        }
+        let here = configuration.home + "/vm"
+        configuration.launcher = ["env", "--chdir", here]
+        let vm = try LabVM(configuration)
+        defer { vm.end() }
+        func mustBeHere() throws {
+          #expect(try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(vm.pid())/cwd") == here)
+        }
+        try mustBeHere()
+        try vm.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
+        try mustBeHere()
+        try vm.mustRollBack(to: .v7_2)
+        try mustBeHere()
+        try vm.mustUpgrade(to: .v11_1)
+        try mustBeHere()
+        #expect(try vm.endAndVerifyDisk() == [])
+      }
+    }
+
     /// QEMU removes its sockets and its pidfile when it ends by itself: the public ones.
     private func mustQuitTidily(_ vm: LabVM) throws {
       let configuration = vm.configuration

@@ -101,6 +101,13 @@ private final class Tracee {
     #expect(tracee.line() == "got second")
   }
 
+  @Test func onlyADirectoryCanBeEntered() throws {
+    let tracee = try Tracee("read")
+    #expect { try Transplant.enter(directory: 5, in: tracee.pid) } throws: { ($0 as? Failure)?.errno == .notDirectory }
+    tracee.say("first", on: .first)
+    #expect(tracee.line() == "got first")
+  }
+
   @Test func descriptorsAreClosed() throws {
     let tracee = try Tracee("read")
     for _ in 0..<2 { try Transplant.perform([], closing: [4, 77], in: tracee.pid) }

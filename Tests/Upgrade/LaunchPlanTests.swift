@@ -45,6 +45,14 @@ import Testing
     #expect(sandbox.operations == [Self.shared, Self.own])
   }
 
+  /// Entered through a stage it would be gone with the stage.
+  @Test(arguments: [("/", nil), ("/srv", nil), ("/run/vm1", nil), ("/run/shared", 6), ("/run/shared/disks", 6)] as [(String, CInt?)])
+  func aWorkingDirectoryBelowASharedStageComesByDescriptor(path: String, descriptor: CInt?) {
+    var observation = Fixture.observation()
+    observation.base = path
+    #expect(LaunchPlan.workingDirectory(Fixture.plan(observation)) == descriptor.map { HiddenDirectory(path: path, descriptor: $0) })
+  }
+
   @Test func aTrialComesNearNothingOfTheVMs() {
     var observation = Fixture.observation()
     observation.files[0].path = "/run/shared/disks/1"

@@ -114,7 +114,7 @@ extension ModelHost: Host {
     }
   }
 
-  func settle(_ stages: [Stage]) throws(Failure) {
+  func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure) {
     try call("settle") { () throws(Failure) in
       try mustLive(.new)
       isSettled = true

@@ -40,6 +40,8 @@ struct moult_child {
   int new_session;
   /// Not to be the caller's child, but init's: see ProcessPlan.orphan.
   int orphan;
+  /// Not 0: the caller's pid, with whose end the program is killed: see ProcessPlan.endsWithParent.
+  pid_t parent;
   const struct moult_descriptor *descriptors;
   size_t descriptor_count;
   /// 0: identity and capabilities stay the parent's.

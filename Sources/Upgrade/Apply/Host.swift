@@ -77,8 +77,9 @@ public protocol Host: AnyObject {
   func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool
   /// Connects to the public monitor and makes sure that the new QEMU answers there.
   func verifyPublicMonitor(_ path: String) throws(Failure)
-  /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories.
-  func settle(_ stages: [Stage]) throws(Failure)
+  /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories, and has it
+  /// enter its working directory anew if they hid that.
+  func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure)
 
   func isAlive(_ side: Side) -> Bool
   /// Stops every thread of the process (SIGSTOP), its monitors' with them.

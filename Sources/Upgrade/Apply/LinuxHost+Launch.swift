@@ -75,6 +75,11 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: memory.number))
     }
+    if let directory = LaunchPlan.workingDirectory(plan) {
+      let file = DescriptorBox(try OwnedFD.open(directory.path, O_RDONLY | O_DIRECTORY, step: "open the working directory"))
+      kept.append(file)
+      inherited.append(ProcessPlan.Inherited(source: file.raw, number: directory.descriptor))
+    }
     let streams = try plan.isTrial ? trialStreams() : standardStreams(of: oldProcess)
     let process = LaunchPlan.process(
       plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)

@@ -157,7 +157,7 @@ extension LinuxHost {
     }
   }
 
-  public func settle(_ stages: [Stage]) throws(Failure) {
+  public func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure) {
     guard let newProcess else { return }
     // Outer directories first: what is mounted inside them goes with them.
     let shared = stages.filter { $0.kind == .shared }.reversed()
@@ -169,5 +169,10 @@ extension LinuxHost {
       try Namespaces.within(newProcess.pid, [.mount]) { () throws(Failure) in try Mount.detach(stage.directory) }
       detached.append(stage.directory)
     }
+    // Closed already by a moult that was killed since, the number may stand for anything.
+    guard let directory = workingDirectory,
+      try Files.isLink("/proc/\(newProcess.pid)/fd/\(directory.descriptor)", to: directory.path)
+    else { return }
+    try Transplant.enter(directory: directory.descriptor, in: newProcess.pid)
   }
 }

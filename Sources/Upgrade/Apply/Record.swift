@@ -57,6 +57,8 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var monitor: String
   public var memory: MemoryStrategy
   public var stages: [Stage]
+  /// The new QEMU's working directory, if a stage hides it.
+  public var workingDirectory: HiddenDirectory?
   /// What each exchange makes public, by staged path: tells afterwards whether it was done.
   public var staged: [String: FileIdentity]
   /// What the old QEMU had set for migrations of its own.

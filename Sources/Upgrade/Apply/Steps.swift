@@ -245,7 +245,7 @@ extension Executor {
     attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
     insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
-    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages) }
+    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, self.record.workingDirectory) }
     for stage in record.stages {
       insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }

@@ -195,7 +195,7 @@ struct VersionCache {
     let process = ProcessPlan(
       executable: .path(binary), arguments: [binary, "--version"], environment: [], workingDirectory: "/",
       credentials: credentials, standardInput: .null, standardOutput: .descriptor(output.raw), standardError: .null,
-      newSession: true)
+      newSession: true, endsWithParent: true)
     let child = try Sandbox.launch(root.map { SandboxPlan.tree($0) } ?? SandboxPlan(namespaces: .all), process)
     guard try child.pidfd.waitForExit(timeoutMilliseconds: 5000) else {
       try child.kill()

@@ -68,7 +68,8 @@ private final class StateDumper {
       ],
       environment: try ProcFS.environment(of: observation.process.pid), workingDirectory: "/",
       credentials: try ProcessStatus.read(pid: observation.process.pid).credentials, standardInput: .null,
-      standardOutput: .null, standardError: .descriptor(messages.raw), inherited: [.init(source: output.raw, number: 3)], newSession: true)
+      standardOutput: .null, standardError: .descriptor(messages.raw), inherited: [.init(source: output.raw, number: 3)], newSession: true,
+      endsWithParent: true)
     let devices = observation.usesKVM ? ["/dev/kvm"] : []
     let child = try Sandbox.launch(
       root.map { SandboxPlan.tree($0, devices: devices, files: layers) } ?? SandboxPlan(namespaces: .all, operations: layers), process)

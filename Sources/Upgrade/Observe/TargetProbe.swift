@@ -50,7 +50,7 @@ enum TargetProbe {
       environment: try ProcFS.environment(of: observation.process.pid), workingDirectory: "/",
       credentials: status.credentials, standardInput: .null,
       standardOutput: .descriptor(messages), standardError: .descriptor(messages),
-      inherited: [.init(source: control.theirs.raw, number: 3)], newSession: true)
+      inherited: [.init(source: control.theirs.raw, number: 3)], newSession: true, endsWithParent: true)
     let files = LaunchPlan.keptLayers(request)
     let sandbox =
       request.root.map { SandboxPlan.tree($0, files: files) } ?? SandboxPlan(namespaces: .all, operations: files)

@@ -25,6 +25,14 @@ enum LaunchPlan {
     }
   }
 
+  /// The working directory, where a stage hides it when the new QEMU starts: entered through the stage it would be
+  /// gone with the stage. The new QEMU enters it anew, by descriptor, when the stage is.
+  static func workingDirectory(_ plan: UpgradePlan) -> HiddenDirectory? {
+    let path = plan.observation.base
+    guard !plan.isTrial, plan.stages.contains(where: { $0.kind == .shared && Paths.contains($0.directory, path) }) else { return nil }
+    return HiddenDirectory(path: path, descriptor: firstMemoryDescriptor + CInt(givenMemory(plan).count))
+  }
+
   static func arguments(_ plan: UpgradePlan) -> [String] {
     var twin = TwinArguments(
       machine: plan.observation.live.machineType, control: controlDescriptor,
@@ -134,7 +142,7 @@ enum LaunchPlan {
       noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,
       scheduling: attributes.scheduling, oomScoreAdjustment: attributes.oomScoreAdjustment, cgroups: attributes.cgroups,
       standardInput: streams[0], standardOutput: streams[1], standardError: streams[2], inherited: inherited,
-      newSession: true, orphan: true, ignoredSignals: attributes.status.ignoredSignals)
+      newSession: true, orphan: !plan.isTrial, endsWithParent: plan.isTrial, ignoredSignals: attributes.status.ignoredSignals)
   }
 }
 

@@ -105,6 +105,13 @@ public struct Stage: Sendable, Equatable, Codable {
   }
 }
 
+/// A directory that the new QEMU sees only by a descriptor as long as a stage lies over it.
+public struct HiddenDirectory: Sendable, Equatable, Codable {
+  public var path: String
+  /// The number in the new QEMU.
+  public var descriptor: CInt
+}
+
 /// What an upgrade will do, or why it will not. Pure: made of values, from values, without privilege.
 public struct UpgradePlan: Sendable {
   public var id: String
