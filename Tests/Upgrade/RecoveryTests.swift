@@ -63,4 +63,21 @@ import Testing
       }
     }
   }
+
+  /// The upgrade is being undone when the old QEMU dies: as long as the new one, which has the whole guest, has
+  /// not been ended, the guest goes on there.
+  @Test func theOldQEMUDiesWhileTheUpgradeIsUndone() throws {
+    let interrupted = try #require(ExecutorTests.goldenCalls.firstIndex(of: "journal verify done"))
+    func recover(_ faults: [Int: ModelHost.Fault]) -> (host: ModelHost, report: UpgradeReport?) {
+      let host = FaultMatrixTests.host(.plain, faults.merging([interrupted: .killMoult(after: true)]) { $1 })
+      return (host, Self.recover(host))
+    }
+    let undisturbed = recover([:]).host.calls
+    let end = try #require(undisturbed.firstIndex(of: "end new"))
+    for index in (interrupted + 1)..<end {
+      let (host, report) = recover([index: .kill(.old, after: false)])
+      #expect(report?.outcome == .committed && host.new?.runs == true && host.violations == [], "\(index) \(undisturbed[index]): \(report?.notes ?? [])")
+      #expect(report.map { Ending(host: host, report: $0).faultsFound(single: false, recovered: true) } == [])
+    }
+  }
 }

@@ -48,13 +48,22 @@ extension Executor {
     }
 
     // The old QEMU died after it had handed the guest over: the new one is all there is, so forward.
-    if !host.isAlive(.old), host.isAlive(.new), newHasGuest(step) { return goForward(step, failure) }
+    if onlyNewIsLeft(step) { return goForward(step, failure) }
 
     // It is certain that the new QEMU never ran. A recovery could not tell once it is dead.
     record.state = .undoing
     attempt("note the undoing") { () throws(Failure) in try self.host.save(self.record) }
     var lost = undoing(.exchange) { giveNamesBack(record.stages.flatMap(\.exchanges).reversed()) }
-    undoing(.launch) { insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) } }
+    let goesForward = undoing(.launch) {
+      // It may have died since.
+      if onlyNewIsLeft(step) { return true }
+      insist("end the new QEMU") { () throws(Failure) in try self.host.end(.new) }
+      return false
+    }
+    if goesForward {
+      record.state = .underWay
+      return goForward(step, failure)
+    }
     if host.isAlive(.new) {
       // Never two: an old QEMU is not continued beside a new one that may yet run.
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then send SIGCONT and QMP cont to the old one")
@@ -82,6 +91,10 @@ extension Executor {
     if guestRuns, host.isAlive(.old) { return report(.failed, failure: (step, failure)) }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
+  }
+
+  private func onlyNewIsLeft(_ step: StepName) -> Bool {
+    !host.isAlive(.old) && host.isAlive(.new) && newHasGuest(step)
   }
 
   /// Takes a step back, with an entry in the journal before and after it.
