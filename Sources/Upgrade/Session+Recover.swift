@@ -20,6 +20,7 @@ extension Session {
 
   /// Ends upgrades of a VM that were interrupted, before anything else is done to it.
   public func recoverInterrupted(_ selector: String?) throws(Failure) {
+    if let selector, let failure = try state.unreadable(selector).first { throw failure }
     for record in try interrupted(selector) {
       let report = try recover(record)
       recovered(record, report)

@@ -61,8 +61,12 @@ extension UpgradePlan {
   static func key(name: String?, monitor: String) -> String {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325  // FNV-1a
     for byte in monitor.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
-    let readable = (name ?? "vm").prefix(40).map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "_" }
-    return String(readable) + "-" + String(hash, radix: 16)
+    return readable(name ?? "vm") + "-" + String(hash, radix: 16)
+  }
+
+  /// A VM's name as its key begins.
+  static func readable(_ name: String) -> String {
+    String(name.prefix(40).map { $0.isASCII && ($0.isLetter || $0.isNumber || "-_.".contains($0)) ? $0 : "_" })
   }
 
   private static func steps(

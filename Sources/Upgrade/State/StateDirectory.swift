@@ -51,6 +51,17 @@ public struct StateDirectory: Sendable {
     return failures
   }
 
+  /// Journals that hold no record that can be read: what was done to those VMs, only a person can find out.
+  /// - Parameter vm: a guest's name; nil for all.
+  public func unreadable(_ vm: String?) throws(Failure) -> [Failure] {
+    var failures: [Failure] = []
+    for key in try keys() {
+      if let vm, UpgradePlan.readable(vm) != key.prefix(upTo: key.lastIndex(of: "-") ?? key.startIndex) { continue }
+      do throws(Failure) { _ = try record(key) } catch where error.errno == nil { failures.append(error) }
+    }
+    return failures
+  }
+
   /// Removes what nothing refers to: directories that a moult left without a record when it was killed at its
   /// beginning or end, and kept files of upgrades that are no more, such as those from before the host was rebooted.
   public func sweep() throws(Failure) {

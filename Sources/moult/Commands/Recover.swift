@@ -24,9 +24,14 @@ struct Recover: ParsableCommand {
         documents.append(HeldDocument(record, outcome: report.recovery))
         if !output.isJSON { Output.data(session.sentence(record, report)) }
       }
+      let unreadable = try session.state.unreadable(vm)
+      for failure in unreadable {
+        Output.failure(failure)
+        status = .needsPerson
+      }
       if output.isJSON {
         try Output.json(documents)
-      } else if records.isEmpty {
+      } else if records.isEmpty, unreadable.isEmpty {
         Output.data("no upgrade was interrupted")
       }
       return status
