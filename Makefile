@@ -11,17 +11,21 @@ FILTER ?=
 BENCH ?=
 # For `make matrix`: machine types, those of the document if empty.
 MACHINES ?=
+# For `make crash-test`: names of cases or their beginnings, such as CASES=upgrade/shared/; `--list` lists them.
+CASES ?=
+# For `make soak`: such as SOAK='--runs 100 --vms 5'.
+SOAK ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz bench matrix install clean clean-lab packages guest trees
+.PHONY: help build demo test fuzz bench matrix crash-test soak install clean clean-lab packages guest trees
 
 swift-build = $(SWIFT) build --scratch-path $(SCRATCH)
 release = $(swift-build) -c release --static-swift-stdlib
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 build: packages ## the release program, in $(SCRATCH)/release
 	$(release) --product moult
@@ -45,6 +49,14 @@ bench: build guest trees ## the table of pauses, times and memory (root)
 
 matrix: build guest trees ## the tables of docs/support-matrix.md: every pair of versions, by machine type (root)
 	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/measure-matrix $(MACHINES)
+
+crash-test: build guest trees ## every step × every victim: who dies when, on real VMs (root)
+	$(release) --product moult-crash
+	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-crash" matrix $(CASES)
+
+soak: build guest trees ## a thousand upgrades and rollbacks of one VM, twenty VMs at once (root)
+	$(release) --product moult-crash
+	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-crash" soak $(SOAK)
 
 install: build ## the program, its profiles and systemd units, under PREFIX (/usr/local)
 	install -D -m 755 "$$($(release) --show-bin-path)/moult" "$(DESTDIR)$(PREFIX)/bin/moult"

@@ -32,7 +32,11 @@ let package = Package(
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     // Boots real guests on real QEMUs; used by the end-to-end tests and by the benchmark.
-    .target(name: "Lab", dependencies: ["Kernel"], path: "Tests/Lab", exclude: ["guest"]),
+    .target(name: "Lab", dependencies: ["Kernel", "CLab"], path: "Tests/Lab", exclude: ["guest"]),
+    // ptrace(2) for the crash suite.
+    .target(name: "CLab", path: "Tests/CLab"),
+    // The crash matrix and the soak: too long for a test run.
+    .executableTarget(name: "moult-crash", dependencies: ["Lab"], path: "Tests/Crash"),
     .executableTarget(name: "moult-bench", dependencies: ["Lab", "Kernel", "QEMU"], path: "Benchmarks/moult-bench"),
     // What must hold for every input of a parser: replayed by the unit tests, searched by `make fuzz`.
     .target(name: "FuzzTargets", dependencies: ["QEMU"], path: "Tests/Fuzz/Targets"),

@@ -124,6 +124,21 @@ public final class ChildProcess: @unchecked Sendable {
   }
 }
 
+extension ChildProcess {
+  /// Starts a command that gets a pid which nobody has now.
+  public static func started(as pid: pid_t, _ arguments: [String]) throws -> ChildProcess {
+    for _ in 0..<1000 {
+      // Others start processes, too: then another attempt.
+      try "\(pid - 1)".write(toFile: "/proc/sys/kernel/ns_last_pid", atomically: false, encoding: .utf8)
+      let child = try ChildProcess(arguments)
+      if child.pid == pid { return child }
+      child.signal(SIGKILL)
+      _ = try child.wait()
+    }
+    throw LabFailure("no process got the pid \(pid)")
+  }
+}
+
 /// Runs a command to its end.
 @discardableResult
 public func run(_ arguments: [String], seconds: Double = 120) throws -> ChildProcess.Outcome {

@@ -11,10 +11,11 @@ public final class LabVM: Sendable {
   private let child: ChildProcess?
 
   /// Boots the VM and waits until its guest is ready.
-  public init(_ configuration: VMConfiguration, within seconds: Double = 90) throws {
+  /// - Parameter again: over what one that has ended left, as somebody would who starts it anew.
+  public init(_ configuration: VMConfiguration, again: Bool = false, within seconds: Double = 90) throws {
     self.configuration = configuration
     LabVM.names.withLock { _ = $0.insert(configuration.name) }
-    try LabVM.removeRemains(of: configuration)
+    if !again { try LabVM.removeRemains(of: configuration) }
     try LabVM.prepare(configuration)
     let serial = try SerialReader(path: configuration.serialSocket)
     self.serial = serial
@@ -26,7 +27,8 @@ public final class LabVM: Sendable {
         let outcome = try started.wait(seconds: 30)
         guard outcome.code == 0 else { throw LabFailure("QEMU: exit \(outcome.code)") }
       }
-      let ready = configuration.guest == .linux ? "moult-guest ready" : "beat "
+      let ready =
+        configuration.restoredFrom != nil ? "tick " : configuration.guest == .linux ? "moult-guest ready" : "beat "
       var heard = 0
       try eventually("\(configuration.name) boots", within: seconds) {
         if !configuration.daemonize && !started.isRunning { throw LabFailure("QEMU has ended") }
@@ -130,6 +132,21 @@ public final class LabVM: Sendable {
   /// Removes what ``end(keepDisk:)`` kept.
   public func remove() { LabVM.remove(configuration) }
 
+  /// What a snapshot of a whole VM is called in its image.
+  public static let snapshot = "boot"
+
+  /// Stores the VM in its image, ends it, and moves the image: others can be restored from it.
+  public func store(to path: String) throws {
+    let answer = try qmp("human-monitor-command", ["command-line": .text("savevm \(LabVM.snapshot)")])
+    guard answer.string == "" else { throw LabFailure("savevm: \(answer)") }
+    // Killed, it would not have written all of the image's tables.
+    try qmp("quit")
+    try waitForEnd()
+    end(keepDisk: true)
+    defer { remove() }
+    try FileManager.default.moveItem(atPath: configuration.diskImage, toPath: path)
+  }
+
   /// Of all VMs there have been.
   static let names = Mutex<Set<String>>([])
 
@@ -142,13 +159,16 @@ public final class LabVM: Sendable {
     if configuration.layout == .symlinked {
       symlink("real", configuration.home + "/link")
     }
-    if let disk = configuration.disk {
+    if let state = configuration.restoredFrom {
+      try succeed(["cp", "--sparse=always", state, configuration.diskImage])
+    } else if let disk = configuration.disk {
+      let size = "\(configuration.diskMebibytes)M"
       var create = ["qemu-img", "create", "-q", "-f", disk]
       if configuration.diskIsBacked {
-        try succeed(["qemu-img", "create", "-q", "-f", disk, configuration.backingImage, "16M"])
+        try succeed(["qemu-img", "create", "-q", "-f", disk, configuration.backingImage, size])
         create += ["-b", configuration.backingImage, "-F", disk]
       }
-      try succeed(create + [configuration.diskImage, "16M"])
+      try succeed(create + [configuration.diskImage, size])
     }
     if configuration.guest == .bootSector {
       try FileManager.default.copyItem(

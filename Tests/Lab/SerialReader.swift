@@ -36,6 +36,8 @@ public final class SerialReader: Sendable {
   }
 
   public var lines: [Line] { state.withLock { $0.lines } }
+  /// How many lines there are: unlike ``lines``, this copies none.
+  public var count: Int { state.withLock { $0.lines.count } }
   public func lines(from start: Int) -> [Line] { state.withLock { Array($0.lines.dropFirst(start)) } }
   /// What those lines say.
   public var pulse: Pulse { state.withLock { $0.pulse } }

@@ -49,8 +49,12 @@ public struct VMConfiguration: Sendable {
   public var hasWholeMebibytes = false
   public var memory = Memory.anonymous
   public var layout = Layout.exclusive
-  /// A virtio disk of 16 MiB on which the guest counts: its format, or nil for none.
+  /// A virtio disk on which the guest counts: its format, or nil for none.
   public var disk: String?
+  public var diskMebibytes = 16
+  /// An image that becomes the disk, with a snapshot in it that the VM is restored from instead of being
+  /// booted: see ``LabVM/snapshot``. That takes a tenth of the time.
+  public var restoredFrom: String?
   public var diskSyntax = DiskSyntax.drive
   /// The disk is an overlay over another image that holds nothing yet.
   public var diskIsBacked = false
@@ -170,6 +174,7 @@ public struct VMConfiguration: Sendable {
     argv += ["-chardev", "socket,id=serial0,path=\(serialSocket),server=on,wait=off\(logging)"]
     argv += ["-serial", "chardev:serial0"]
     argv += ["-qmp", "unix:\(qmpSocket),server=on,wait=off", "-pidfile", pidfile]
+    if restoredFrom != nil { argv += ["-loadvm", LabVM.snapshot] }
     if daemonize { argv.append("-daemonize") }
     return argv + extraArguments
   }

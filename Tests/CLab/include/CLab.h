@@ -1,0 +1,22 @@
+#pragma once
+// ptrace(2), which Swift cannot call: a command that stops at each write(2) to one file, before and after it.
+//
+// Whoever starts a command is its tracer: all calls for it must come from the same thread.
+#include <stddef.h>
+#include <sys/types.h>
+
+/// Starts a command in a process group of its own, stopped before its first instruction; both outputs are
+/// appended to the files. Returns its pid, or -1 with errno set. It is killed if this process ends first.
+pid_t lab_trace_start(char *const argv[], const char *output, const char *errors);
+
+/// Lets it run to its next write(2) to `path`, and stops it before the kernel has done anything of that.
+/// Returns how many bytes it is about to write, the first of them in `buffer`; 0 if it has ended instead,
+/// with what wait(2) says in *status; -1 with errno set.
+/// *others is the number of its other system calls meanwhile, but for writes to its standard streams.
+ssize_t lab_trace_to_write(pid_t pid, const char *path, char *buffer, size_t room, long *others, int *status);
+
+/// Lets the kernel do that write(2), and stops it before anything else. Returns what the write(2) returned.
+long lab_trace_finish(pid_t pid);
+
+/// Lets it go on by itself. From now on it is a child like any other.
+int lab_trace_release(pid_t pid);
