@@ -40,16 +40,16 @@ struct Matrix {
       try worker.run()
       return (worker, pipe)
     }
+    let table = Results(isVerbose: !wanted.isEmpty)
     endOnSignals {
       for (worker, _) in workers {
         worker.terminate()
         worker.waitUntilExit()
       }
+      Main.say("ended before its end: " + table.summary(seconds: Double(monotonicNanoseconds() - began) / 1e9))
       unlink(image)
       rmdir(Lab.paths.run)
     }
-
-    let table = Results(isVerbose: !wanted.isEmpty)
     let readers = workers.map { _, pipe in
       let reader = Reader(pipe.fileHandleForReading) { table.note($0) }
       reader.start()
@@ -184,6 +184,8 @@ final class Results: @unchecked Sendable {
   }
 
   func summary(seconds: Double) -> String {
+    lock.lock()
+    defer { lock.unlock() }
     let lines = ["\(passed) passed, \(failed) failed, in \(Int(seconds)) s; in \(ended) the VM's only QEMU was killed", ""]
     var rows = [["what was done", "cases", "median ms", "worst ms"]]
     for (kind, all) in times.sorted(by: { $0.key < $1.key }) {

@@ -16,6 +16,8 @@ extension Executor {
       case nil where mayHaveRun:
         // Its disks, and shared RAM, may hold what the old one does not know of.
         notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
+        // It is certain that the guest has ended: what is left of the VM would only bar its next start.
+        if record.hasResumed { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
         if !host.isAlive(.old) { clearAway() }
         return report(.needsPerson, failure: (.resume, interrupted))
       case "postmigrate":

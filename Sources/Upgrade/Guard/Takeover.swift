@@ -14,12 +14,14 @@ struct Takeover {
   ) throws(Failure) -> (record: UpgradeRecord, report: UpgradeReport)? {
     try state.sign(key, lock.raw)
     let contents = try state.contents(key)
-    guard let record = contents.record else {
+    guard var record = contents.record else {
       // Nothing was done yet, or all was done.
       try state.remove(key)
       return nil
     }
     if record.isHeld { return nil }
+    // The record says so only later.
+    if contents.entries.contains(where: { $0.step == .resume && $0.phase == .done }) { record.hasResumed = true }
     if record.kept == nil {
       // Copies that were under way: no record names them.
       try Files.removeTree(KeptRuntime.directory(state, id: record.id))

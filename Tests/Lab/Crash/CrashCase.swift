@@ -73,8 +73,6 @@ struct CrashScript: Sendable {
   var operation: CrashCase.Operation
   var memory: CrashCase.Memory
   var points: [Point]
-  /// Descriptors of the QEMU that ran the guest afterwards.
-  var descriptors: Int
 
   /// Every victim at every point that differs from the one before. A process that is stopped and goes on
   /// is disturbed as much at the beginning of a step as anywhere in it.

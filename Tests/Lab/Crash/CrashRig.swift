@@ -17,6 +17,8 @@ public final class CrashRig {
   private var scripts: [CrashCase.Operation: CrashScript] = [:]
   /// What there is of the VM without any upgrade.
   private let clean: Remains
+  /// How many descriptors a QEMU has that an undisturbed command has started, by its version.
+  private var descriptors: [String: Int] = [:]
   /// The upgrade that is held, as far as this rig knows.
   private var held: String?
 
@@ -92,6 +94,7 @@ public final class CrashRig {
       if held == nil {
         try mustSucceed(upgrade(hold: true))
         held = try state().id
+        try learnDescriptors()
       }
       return (try vm.pid(), nil)
     case .undo, .finish: return try interrupt(at: operation == .undo ? "verify.done" : "resume.done")
@@ -106,6 +109,12 @@ public final class CrashRig {
     try run.finishRecord()
     try run.killAll()
     return (old, vm.processes.first { $0 != old })
+  }
+
+  private func learnDescriptors() throws {
+    // One is the console's client, which may just be coming back.
+    let version = try vm.version()
+    descriptors[version] = max(descriptors[version] ?? 0, try Processes.descriptors(vm.pid()) + 1)
   }
 
   private func moult(_ arguments: [String]) throws -> ChildProcess.Outcome { try start(moult: arguments).wait() }
@@ -137,9 +146,9 @@ public final class CrashRig {
     }
     let outcome = try run.wait()
     guard outcome.code == 0, !points.isEmpty else { throw LabFailure("\(operation): exit \(outcome.code), \(points.count) points: \(outcome.stderr)") }
-    let script = CrashScript(
-      operation: operation, memory: memory, points: points, descriptors: try Processes.descriptors(vm.pid()))
+    let script = CrashScript(operation: operation, memory: memory, points: points)
     scripts[operation] = script
+    try learnDescriptors()
     held = nil
     return script
   }
@@ -205,7 +214,7 @@ public final class CrashRig {
         }
       }
       let isHeld = test.operation == .rollback && alive == [old]
-      try checkAlive(&result, heard: heard, isHeld ? whileHeld : clean, isHeld: isHeld, descriptors: script.descriptors)
+      try checkAlive(&result, heard: heard, isHeld ? whileHeld : clean, isHeld: isHeld)
     }
     return result
   }
@@ -258,7 +267,7 @@ public final class CrashRig {
   // What must hold.
 
   private func checkAlive(
-    _ result: inout CrashResult, heard: Int, _ before: Remains, isHeld: Bool, descriptors: Int
+    _ result: inout CrashResult, heard: Int, _ before: Remains, isHeld: Bool
   ) throws {
     let pid = try vm.pid()
     try eventually("one QEMU is left: \(vm.processes)", within: 5) { vm.processes.count == 1 }
@@ -275,7 +284,7 @@ public final class CrashRig {
     try checkState(&result, isHeld ? "held" : nil)
     result.faults += Remains(configuration).difference(from: before)
     let now = Processes.descriptors(pid)
-    if now > descriptors + 1 { result.faults.append("QEMU has \(now) descriptors, \(descriptors) after an undisturbed run") }
+    if let usual = descriptors[try vm.version()], now > usual { result.faults.append("QEMU has \(now) descriptors, \(usual) after an undisturbed run") }
     // Stopped, QEMU has written all it has to write, and the image can be read beside it.
     try vm.qmp("stop")
     result.faults += try DiskCheck.faults(
