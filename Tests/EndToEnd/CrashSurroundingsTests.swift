@@ -104,7 +104,7 @@ extension FailureTests {
       let script = """
         mkdir -p /var/lib/moult; mount -t tmpfs -o size=8m moult-lab-kept /var/lib/moult
         "$@"; code=$?
-        find /var/lib/moult -mindepth 1 -type f -printf 'left behind: %p\\n' >&2
+        find /var/lib/moult/kept -mindepth 1 -printf 'left behind: %p\\n' >&2
         exit $code
         """
       let outcome = try run(
