@@ -7,6 +7,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
   case readconfig
   /// What a QMP monitor sends, line by line.
   case qmp
+  /// Two texts of `-dump-vmstate`, parted by a zero byte.
+  case vmstate
 
   /// Runs the parser.
   /// - Returns: what did not hold, or nil. A trap is a failure too, of course.
@@ -15,6 +17,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case .argv: CommandLineInvariants.violation(input)
     case .readconfig: ConfigFileInvariants.violation(input)
     case .qmp: QMPInvariants.violation(input)
+    case .vmstate: VMStateInvariants.violation(input)
     }
   }
 }
