@@ -36,6 +36,7 @@ import Testing
     Case("-chardev", "file,id=c,path=/f,input-path=/i", is: "file own /f share", "file share /i refuse"),
     Case("-parallel", "/dev/parport0", is: "file own /dev/parport0 refuse"),
     Case("-add-fd", "fd=3,set=2", is: "fd own 3 refuse"),
+    Case("-readconfig", "vm.cfg", is: "file share vm.cfg refuse"),
     Case("-qtest", "unix:/q", is: "unix-socket connect /q refuse"),
     Case("-chardev", "spicevmc,id=c,name=vdagent"), Case("-chardev", "dbus,id=c,name=x"), Case("-monitor", "stdio"),
     Case("-object", "vhost-user-blk-server,id=o,addr.type=unix,addr.path=/b,node-name=n", is: "unix-socket listen /b refuse"),

@@ -94,7 +94,9 @@ import Testing
       """
     let vm = MachineDescription(line.expanded { _ in Array(text.utf8) })
     #expect(vm.name == "vm" && vm.qmpSockets == ["/q"] && vm.images.map(\.path) == ["/disk"] && vm.isUpgradable, "\(vm.blockers)")
+    #expect(vm.bindings.first { $0.address == "f" }.map { "\($0.kind) \($0.role) \($0.handover) \($0.option)" } == "file share reopen -readconfig f")
     let alone = MachineDescription(line)
+    #expect(alone.bindings.map(\.handover) == [.refuse])
     #expect(alone.blockers.map(\.option) == ["-readconfig f"])
   }
 }

@@ -9,12 +9,12 @@ import Testing
   static let counts = """
     proxmox/aarch64_simple-arm-host.conf.cmd: unix-socket 3, pidfile 1, file 3, tcp-socket 1, disk 1, tap 1, vhost-net 1
     proxmox/efi-raw.conf.cmd: unix-socket 3, pidfile 1, file 3
-    proxmox/efi-secboot-and-tpm-q35.conf.cmd: unix-socket 3, pidfile 1, file 3, tpm 1
+    proxmox/efi-secboot-and-tpm-q35.conf.cmd: unix-socket 3, pidfile 1, file 4, tpm 1
     proxmox/i440fx-win10-hostpci.conf.cmd: unix-socket 3, pidfile 1, file 3, vfio 1, tap 1, vhost-net 1
     proxmox/netdev-7.0-multiqueues.conf.cmd: unix-socket 3, pidfile 1, tap 1, vhost-net 1, file 1
     proxmox/os-other.conf.cmd: unix-socket 3, pidfile 1, file 1
-    proxmox/pinned-version-pxe-pve.conf.cmd: unix-socket 3, pidfile 1, file 3, disk 1, tap 1, vhost-net 1
-    proxmox/q35-usb2.conf.cmd: unix-socket 3, pidfile 1, tcp-socket 1, tap 1, vhost-net 1, file 1
+    proxmox/pinned-version-pxe-pve.conf.cmd: unix-socket 3, pidfile 1, file 4, disk 1, tap 1, vhost-net 1
+    proxmox/q35-usb2.conf.cmd: unix-socket 3, pidfile 1, tcp-socket 1, tap 1, vhost-net 1, file 2
     proxmox/scsiblk.conf.cmd: unix-socket 3, pidfile 1, disk 1, file 1
     proxmox/sev-es.conf.cmd: unix-socket 3, pidfile 1, file 3
     proxmox/simple-backingchain.conf.cmd: unix-socket 3, pidfile 1, disk 6, file 1

@@ -126,6 +126,48 @@ import Testing
     #expect(vm.guestRAM.map(\.id) == ["d", ""])
   }
 
+  @Test(arguments: [
+    ("", 128 << 20), ("-m 1G", 1 << 30), ("-m 1G,slots=2,maxmem=4G", 1 << 30),
+    ("-m 1G -object memory-backend-ram,id=n,size=1G -numa node,memdev=n", 1 << 30),
+    ("-m 1G -object memory-backend-ram,id=n,size=1G -machine memory-backend=n", 1 << 30),
+    ("-m 1G -object memory-backend-ram,id=d,size=512M -device pc-dimm,memdev=d", 3 << 29),
+    ("-m 1G -object memory-backend-ram,id=spare,size=512M", 1 << 30),
+    ("-m 1G -object memory-backend-ram,id=v,size=8G -device virtio-mem-pci,memdev=v,requested-size=1G", 2 << 30),
+    ("-m 1G -object memory-backend-ram,id=v,size=8G -device virtio-mem-pci,memdev=v", 1 << 30),
+  ] as [(String, UInt64)])
+  func `the guest has what -m says and its memory devices on top`(options: String, bytes: UInt64) {
+    #expect(MachineDescription(CommandLine(argv: ["qemu"] + options.split(separator: " ").map(String.init))).guestMemory == bytes)
+  }
+
+  struct Sets: Sendable {
+    var argv: [String]
+    /// Address and purpose of the bindings of kind `fd`.
+    var descriptors: [String] = []
+    /// What the blockers say, one word of each.
+    var reasons: [String]
+  }
+
+  @Test(arguments: [
+    Sets(argv: ["-add-fd", "fd=5"], reasons: ["set="]), Sets(argv: ["-add-fd", "set=1"], reasons: ["fd="]),
+    Sets(argv: ["-add-fd", "fd=1,set=1"], reasons: ["above 2"]), Sets(argv: ["-add-fd", "fd=5,set=-1"], reasons: ["set="]),
+    Sets(argv: ["-chardev", "file,id=c,path=/dev/fdset/3"], reasons: ["descriptor that was passed by number", "no -add-fd"]),
+    Sets(argv: ["-add-fd", "fd=5,set=7"], descriptors: ["5 /dev/fdset/7"], reasons: ["no option opens /dev/fdset/7"]),
+    Sets(
+      argv: ["-add-fd", "fd=5,set=2,opaque=rw", "-blockdev", #"{"driver":"file","filename":"\/dev\/fdset\/2","node-name":"n"}"#, "--add-fd", "set=2,fd=6"],
+      descriptors: ["5 /dev/fdset/2, -blockdev n", "6 /dev/fdset/2, -blockdev n"],
+      reasons: ["-blockdev n opens /dev/fdset/2, where descriptor 5", "-blockdev n opens /dev/fdset/2, where descriptor 6", "image passed by descriptor"]),
+    Sets(
+      argv: ["-add-fd", "fd=5,set=12", "-serial", "file:/dev/fdset/12", "-drive", "file=/dev/fdset/12,if=none,id=d"],
+      descriptors: ["5 /dev/fdset/12, -serial, -drive d"],
+      reasons: ["-serial and -drive d open /dev/fdset/12", "descriptor that was passed by number", "image passed by descriptor"]),
+  ])
+  func `each descriptor of a set has the options that open it`(sets: Sets) {
+    let vm = MachineDescription(CommandLine(argv: ["qemu", "-nodefaults", "-display", "none"] + sets.argv))
+    #expect(vm.bindings.filter { $0.kind == .fd }.map { "\($0.address) \($0.purpose)" } == sets.descriptors)
+    #expect(vm.blockers.count == sets.reasons.count, "\(vm.blockers)")
+    for reason in sets.reasons { #expect(vm.blockers.contains { $0.reason.contains(reason) }, "\(reason): \(vm.blockers)") }
+  }
+
   @Test func everyFileHasItsUse() {
     let vm = describe(
       "-kernel", "k", "-initrd", "i", "-bios", "b", "-option-rom", "o", "-acpitable", "sig=X,file=a1:a2", "-object", "secret,id=s,file=f",

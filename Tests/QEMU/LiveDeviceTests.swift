@@ -110,7 +110,7 @@ import Testing
       $0.chardevFiles = ["c": "disconnected:tcp:127.0.0.1:5,server=on"]
     },
     .init(what: "a console whose socket was changed", argv: "-chardev socket,id=c,path=/r/c.sock,server=on", refused: "is unix:/r/d.sock") {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 17))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 18))
       $0.chardevs = ["c"]
       $0.chardevFiles = ["c": "unix:/r/d.sock,server=on"]
     },
@@ -141,7 +141,7 @@ import Testing
     },
     .init(what: "arguments in JSON", argv: #"-device {"driver":"pcie-root-port","id":"rp1"}"#,
       now: #"-device {"driver":"pcie-root-port","id":"rp1"} -device {"driver":"virtio-rng-pci","id":"hot","bus":"rp1","addr":"00.0","max-bytes":5,"multifunction":true}"#) {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 17))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 18))
       $0.devices = ["rp1": "pcie-root-port"]
       plug(&$0, "hot", "virtio-rng-pci", ["addr": 0, "max-bytes": 5, "multifunction": true], defaults: ["multifunction": false])
     },

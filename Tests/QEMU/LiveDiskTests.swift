@@ -35,7 +35,7 @@ import Testing
       }
       graph.nodes[node.name] = node
     }
-    var live = LiveMachine(answers: Array(repeating: .null, count: 17))
+    var live = LiveMachine(answers: Array(repeating: .null, count: 18))
     live.machineType = "pc-q35-7.2"
     live.graph = graph
     return live

@@ -137,6 +137,18 @@ import Testing
   ] as [(String, Set<UInt16>)])
   func `ports of an address`(address: String, ports: Set<UInt16>) { #expect(BindingMatch.ports(address) == ports) }
 
+  @Test func `a descriptor of a set is where QEMU says, not at the number it came by`() {
+    let held = [5, 6, 7].map { HeldDescriptor.classify(Self.open($0, "/disk\($0)"), SocketTables(unix: [], internet: [])) }
+    let line = CommandLine(argv: ["qemu", "-add-fd", "fd=7,set=2", "-add-fd", "fd=8,set=2", "-add-fd", "fd=9,set=3"])
+    let bindings = MachineDescription(line).bindings.filter { $0.kind == .fd }
+    func numbers(_ sets: [Int: [Int32]]) -> [[Int32]] {
+      BindingMatch(descriptors: held, identity: { _ in nil }, memory: [:], sets: sets).match(bindings, nodes: nil).prefix(3).map { $0.descriptors.map(\.number) }
+    }
+    #expect(numbers([2: [5, 6]]) == [[5], [6], []])
+    // QEMU was not asked: another one may be at the number by now.
+    #expect(numbers([:]) == [[], [], []])
+  }
+
   @Test func `a remote disk over a unix socket is known by its path`() {
     let tables = SocketTables(unix: [Self.unix(1, .established, peer: 2), Self.unix(2, .established, path: "/x", peer: 1)], internet: [])
     let held = HeldDescriptor.classify(Self.open(4, "socket:[1]", S_IFSOCK), tables)

@@ -5,10 +5,13 @@ public struct ExpandedCommandLine: Sendable, Hashable {
   public var commandLine: CommandLine
   /// What could not be expanded, which stays as it was, and what an expansion would change.
   public var blockers: [Blocker]
+  /// The options that name configuration files, read or not.
+  public var configurations: [CommandOption]
 
-  public init(commandLine: CommandLine, blockers: [Blocker]) {
+  public init(commandLine: CommandLine, blockers: [Blocker], configurations: [CommandOption] = []) {
     self.commandLine = commandLine
     self.blockers = blockers
+    self.configurations = configurations
   }
 }
 
@@ -25,6 +28,7 @@ extension CommandLine {
     for option in options {
       switch (option.name, option.value) {
       case ("readconfig", let path?):
+        result.configurations.append(option)
         do throws(Failure) {
           let file = try ConfigFile(parsing: try read(path), path: path)
           result.commandLine.options += file.options

@@ -47,7 +47,7 @@ public struct OptionInfo: Sendable, Equatable {
     add(
       """
       D= L= M=type machine=type accel=accel enable-kvm acpitable= audio=driver audiodev=driver bios= blockdev=driver \
-      boot=order cdrom= chardev=backend d= debugcon= device=driver display=type drive= dtb= fda= fdb= \
+      add-fd= boot=order cdrom= chardev=backend d= debugcon= device=driver display=type drive= dtb= fda= fdb= \
       fsdev=fsdriver fw_cfg=name gdb= hda= hdb= hdc= hdd= icount=shift initrd= iscsi= kernel= \
       m=size mem-path= mem-prealloc mon=chardev monitor= mtdblock= name=guest net=type netdev=type \
       nic=type nographic numa=type object=qom-type option-rom= overcommit= parallel= pflash= \
@@ -61,9 +61,6 @@ public struct OptionInfo: Sendable, Equatable {
     refuse(
       "h help version audio-help dump-vmstate=", "prints something and exits: this is not a running VM",
       "name a running QEMU")
-    refuse(
-      "add-fd=", "passes a descriptor by number, which the new QEMU would not have",
-      "start the VM with paths instead of descriptors")
     refuse(
       "writeconfig=", "writes a configuration file when QEMU starts", "start the VM without -writeconfig")
     refuse(

@@ -48,6 +48,9 @@ public struct Binding: Sendable, Hashable {
   /// What it is for: `qmp`, `hmp`, `serial`, `device virtserialport`, `vnc`, … Empty if nothing uses it.
   public var purpose: String
 
+  /// The purpose of a file for `-readconfig`: a new QEMU does not open it.
+  public static let configuration = "configuration"
+
   public init(
     kind: Kind, role: Role, address: String, option: String, handover: Handover, why: String,
     purpose: String = ""
@@ -152,6 +155,8 @@ public struct MemoryBackend: Sendable, Hashable {
   /// device's `memdev=`, or made by the machine itself (`-m`, `-mem-path`).
   public var isGuestRAM: Bool
   public var option: String
+  /// Behind a virtio-mem device: the bytes that the guest is to have of it. Else it has all.
+  public var requestedSize: UInt64? = nil
 
   /// Made by the machine itself, not by `-object`.
   public var isImplicit: Bool { id.isEmpty }

@@ -31,6 +31,7 @@ extension Describer {
       }
     } else if let id = parameters["memdev"] ?? parameters["hostmem"] {
       ramBackendIDs.insert(id)
+      if DeviceTable.family(driver) == "virtio-mem" { requestedSizes[id] = parameters["requested-size"].flatMap { Size.bytes($0, unit: 1) } ?? 0 }
     }
     hostDevice(driver, parameters, option)
   }

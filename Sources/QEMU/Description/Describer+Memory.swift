@@ -145,6 +145,7 @@ extension Describer {
     for index in result.memoryBackends.indices
     where ramBackendIDs.contains(result.memoryBackends[index].id) {
       result.memoryBackends[index].isGuestRAM = true
+      result.memoryBackends[index].requestedSize = requestedSizes[result.memoryBackends[index].id]
     }
     let made = Set(result.memoryBackends.map(\.id))
     for id in ramBackendIDs.subtracting(made).sorted() {

@@ -42,10 +42,6 @@ extension Describer {
 
   private mutating func refused(_ option: CommandOption, _ reason: String, _ wayOut: String) {
     switch option.name {
-    case "add-fd":
-      refuse(
-        .fd, .own, option.parameters["fd"] ?? "", option.text, reason, wayOut,
-        purpose: option.parameters["set"].map { "/dev/fdset/" + $0 } ?? "")
     case "chroot":
       result.chroot = option.value
       block(option, reason, wayOut)
@@ -223,7 +219,7 @@ extension Describer {
           option, "the new QEMU has another parent, whose end would end it",
           "start the VM without exit-with-parent")
       }
-    default: break  // `-d`, `-iscsi`, `-sandbox`: nothing that the host would notice.
+    default: break  // `-add-fd`: by its set, when all that open it are known. `-d`, `-iscsi`, `-sandbox`: nothing that the host would notice.
     }
   }
 

@@ -2,6 +2,7 @@
 struct Describer {
   let commandLine: CommandLine
   let isPart: Bool
+  private let configurations: [CommandOption]
   var result = MachineDescription()
   var chardevs: [Chardev] = []
   var labels = LegacyLabels()
@@ -9,6 +10,8 @@ struct Describer {
   var pendingConsumers: [(id: String, consumer: String, option: CommandOption)] = []
   /// Ids of memory backends by what uses them as RAM.
   var ramBackendIDs: Set<String> = []
+  /// What virtio-mem devices are to give the guest of their backends, by the backend's id.
+  var requestedSizes: [String: UInt64] = [:]
   var memoryPath: (path: String, option: String)?
   var memoryOption = ""
   var displayTypes: [String] = []
@@ -26,6 +29,7 @@ struct Describer {
     commandLine = expanded.commandLine
     lastMachineKeys = commandLine.lastMachineKeys
     result.blockers = expanded.blockers
+    configurations = expanded.configurations
     self.isPart = isPart
   }
 
@@ -36,11 +40,21 @@ struct Describer {
       self.place = place
       read(option)
     }
+    for option in configurations { configuration(option) }
+    bindDescriptorSets()
     finishChardevs()
     finishBlock()
     finishMemory()
     finishDefaults()
     return result
+  }
+
+  /// A file that QEMU read when it started, and the new one reads no more.
+  private mutating func configuration(_ option: CommandOption) {
+    let blocker = result.blockers.first { $0.option == option.text }
+    bind(
+      .file, .share, option.value ?? "", option.text, blocker == nil ? .reopen : .refuse,
+      blocker?.reason ?? "moult reads it, and the new QEMU gets its options as arguments", purpose: Binding.configuration)
   }
 
   /// Of an option of `-machine`, the entries that count: no later one sets the same key.

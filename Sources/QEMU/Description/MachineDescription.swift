@@ -50,6 +50,8 @@ public struct MachineDescription: Sendable, Equatable {
   public var hmpSockets: [String] { monitors.filter { $0.mode == .hmp }.compactMap(\.socket) }
   /// The backends that make up the guest's RAM.
   public var guestRAM: [MemoryBackend] { memoryBackends.filter(\.isGuestRAM) }
+  /// Bytes of RAM that the guest is to have: that of `-m`, and of memory devices (`pc-dimm`, `virtio-mem`) on top.
+  public var guestMemory: UInt64 { guestRAM.reduce(0) { $0 &+ ($1.requestedSize ?? $1.size) } }
   /// Nothing in the command line stands against an upgrade.
   public var isUpgradable: Bool { blockers.isEmpty }
 

@@ -50,6 +50,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var chardevFiles: [String: String] = [:]
   /// Bytes of the memory devices together. Source: `query-memory-devices`.
   public var pluggedMemory: UInt64 = 0
+  /// Numbers that QEMU has the descriptors of `/dev/fdset/N` at, by N; lower ones were added earlier. Source: `query-fdsets`.
+  public var descriptorSets: [Int: [Int32]] = [:]
   /// What `info network` prints: QMP does not tell of networks.
   public var networkText = ""
   /// What was asked beyond this, because the devices are not those of the arguments.
@@ -80,6 +82,7 @@ extension LiveMachine {
       ("query-migrate-parameters", nil),
       ("x-debug-query-block-graph", nil),
       ("human-monitor-command", ["command-line": "info network"]),
+      ("query-fdsets", nil),
     ]
     var pending: [Int64] = []
     for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
@@ -131,6 +134,10 @@ extension LiveMachine {
       pluggedMemory += device["data"]?["size"]?.integer.map { UInt64(clamping: $0) } ?? 0
     }
     networkText = answers[16].string ?? ""
+    for set in answers[17].array ?? [] {
+      guard let number = set["fdset-id"]?.integer else { continue }
+      descriptorSets[Int(number)] = (set["fds"]?.array ?? []).compactMap { $0["fd"]?.integer.flatMap { Int32(exactly: $0) } }.sorted()
+    }
     graph = BlockGraph(drives: answers[2], nodes: answers[3], edges: answers[15])
   }
 

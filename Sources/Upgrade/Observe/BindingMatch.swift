@@ -9,14 +9,19 @@ struct BindingMatch {
   var identity: (String) -> FileIdentity?
   /// The descriptors of RAM backends by the options that make them.
   var memory: [String: Int32]
+  /// The descriptors of `/dev/fdset/N` by N, in the order of the options that put them there.
+  var sets: [Int: [Int32]] = [:]
 
   /// Each binding with its descriptors, then the descriptors that no binding explains as bindings of their own.
   /// - Parameter nodes: files that QEMU says are block nodes; nil if it was not asked.
   func match(_ bindings: [Binding], nodes: Set<String>?) -> [InspectedBinding] {
     var claimed: Set<Int32> = []
     var result: [InspectedBinding] = []
+    var rest = sets
     for binding in bindings {
-      var held = descriptors.filter { holds($0, binding) }
+      // QEMU duplicates what is for a set, and closes the number that it came by.
+      let member = Self.set(binding).map { set in rest[set, default: []].isEmpty ? -1 : rest[set, default: []].removeFirst() }
+      var held = descriptors.filter { descriptor in member.map { $0 == descriptor.number } ?? holds(descriptor, binding) }
       // Connections belong to what listens for them.
       let listeners = Set(held.filter { $0.role == .listen }.map(\.number))
       held += descriptors.filter { descriptor in
@@ -76,6 +81,13 @@ struct BindingMatch {
     let parts = binding.address.split(separator: "=", maxSplits: 1)
     if parts.count == 2, ["fd", "fds"].contains(parts[0]) { return parts[1].split(separator: ":").compactMap { Int32($0) } }
     return binding.kind == .fd ? [Int32(binding.address)].compactMap { $0 } : []
+  }
+
+  /// Of a descriptor by `-add-fd`: the number of its set.
+  private static func set(_ binding: Binding) -> Int? {
+    let prefix = "/dev/fdset/"
+    guard binding.kind == .fd, binding.purpose.hasPrefix(prefix) else { return nil }
+    return Int(binding.purpose.dropFirst(prefix.count).prefix { $0.isNumber })
   }
 
   private static func unexplained(_ descriptor: HeldDescriptor, _ kind: Binding.Kind, nodes: Set<String>?) -> Binding {

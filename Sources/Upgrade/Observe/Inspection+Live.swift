@@ -75,7 +75,7 @@ extension Session {
       if let number = observed.descriptor { memory[backend.option] = number }
     }
     inspection.descriptors = held
-    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory)
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:])
       .match(inspection.bindings.map(\.binding), nodes: observation.map { seen in Set(seen.live.nodes.compactMap { seen.imagePath($0.file) }) })
     return inspection
   }

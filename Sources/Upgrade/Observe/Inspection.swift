@@ -84,7 +84,7 @@ public struct Inspection: Sendable {
     for backend in ram where !kinds.contains(backend.kind.rawValue) { kinds.append(backend.kind.rawValue) }
     memory = Memory(
       backend: kinds.joined(separator: "+"), shared: !ram.isEmpty && ram.allSatisfy(\.share),
-      bytes: ram.reduce(0) { $0 &+ $1.size })
+      bytes: description.guestMemory)
     bindings = description.bindings.map { InspectedBinding(binding: $0, descriptors: []) }
     unknown = description.unknown
     blockers = description.blockers

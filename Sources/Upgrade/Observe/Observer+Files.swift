@@ -77,7 +77,8 @@ extension Observer {
       try add(node.file, isImage: true, mayBeMissing: false)
     }
     // What chardevs write to: in a root tree it would otherwise be made anew, and lost.
-    for binding in description.bindings where binding.kind == .file && binding.handover != .refuse {
+    for binding in description.bindings
+    where binding.kind == .file && binding.handover != .refuse && binding.purpose != Binding.configuration {
       try add(binding.address, isImage: false, mayBeMissing: true)
     }
     for file in description.files where file.use != .image {

@@ -58,7 +58,9 @@ public enum Observer {
     // Everything below is about the VM as it is, not as it was started.
     let now = LiveCommandLine(original, live: live, base: base)
     if now.commandLine != original {
-      description = MachineDescription(ExpandedCommandLine(commandLine: now.commandLine, blockers: expanded.blockers))
+      var rebuilt = expanded
+      rebuilt.commandLine = now.commandLine
+      description = MachineDescription(rebuilt)
     }
 
     let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
