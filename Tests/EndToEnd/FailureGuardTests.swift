@@ -10,7 +10,7 @@ extension FailureTests {
     static func guardian(_ patient: Patient) throws -> pid_t {
       let key = (patient.stateDirectory as NSString).lastPathComponent
       return try eventually("a guardian watches") {
-        Processes.all().first { $0.arguments.dropFirst().prefix(2) == ["guard", key] }?.pid
+        Processes.all().first { $0.arguments.dropFirst().prefix(3) == ["guard", "--", key] }?.pid
       }
     }
 

@@ -218,7 +218,7 @@ public final class LinuxHost: Host {
     }
     throw Failure(
       step: "start the guardian of", subject: key, reason: "it ends as soon as it starts",
-      hint: "an upgrade is not begun without one: moult guard \(key) says why")
+      hint: "an upgrade is not begun without one: moult guard -- \(key) says why")
   }
 
   public func journal(_ entry: JournalEntry) throws(Failure) { try journalFile?.append(Journal.line(entry.payload)) }

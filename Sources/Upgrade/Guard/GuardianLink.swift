@@ -22,7 +22,7 @@ final class GuardianLink {
     let program = try OwnedFD.open("/proc/self/exe", O_RDONLY, step: "open moult's own program")
     let moult = try Pidfd(pid: getpid())
     var plan = ProcessPlan(
-      executable: .descriptor(program.raw), arguments: ["moult", Guardian.command, key],
+      executable: .descriptor(program.raw), arguments: ["moult", Guardian.command, "--", key],
       environment: try ProcFS.environment(of: getpid()), workingDirectory: "/", umask: 0o077,
       standardInput: .null, standardOutput: .null, standardError: .null,
       inherited: [
