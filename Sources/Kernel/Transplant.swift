@@ -25,10 +25,8 @@ public enum Transplant {
   /// Whether the process will let itself be treated so: it is made to do a call of the same kind that has no effect.
   /// - Throws: a failure with a hint, if tracing or the call is forbidden.
   public static func probe(_ pid: pid_t) throws(Failure) {
-    var thread = try StoppedThread(pid)
     // dup3(2) of a descriptor to itself is EINVAL, whatever the descriptor is.
-    let result = try thread.call(dup3, 0, 0, 0)
-    try thread.release()
+    let result = try call(dup3, 0, in: pid)
     if result != -Int(EINVAL) { throw refused(pid, result) }
   }
 
@@ -59,13 +57,22 @@ public enum Transplant {
   /// Makes one of the process's descriptors its working directory (fchdir(2)), and closes it. All its threads have the
   /// same one.
   public static func enter(directory: CInt, in pid: pid_t) throws(Failure) {
-    var thread = try StoppedThread(pid)
-    let result = try thread.call(fchdir, UInt64(directory), 0, 0)
-    if result == 0 { _ = try thread.call(close, UInt64(directory), 0, 0) }
-    try thread.release()
-    if result == 0 { return }
+    let result = try call(fchdir, UInt64(directory), in: pid)
+    if result == 0 { return try perform([], closing: [directory], in: pid) }
     throw Failure(
       step: "change the working directory of process", subject: "\(pid)", errno: Errno(rawValue: CInt(truncatingIfNeeded: -result)))
+  }
+
+  /// One call, whose further arguments are 0. The thread is let go whatever becomes of it: moult may live on for long.
+  private static func call(_ number: UInt64, _ argument: UInt64, in pid: pid_t) throws(Failure) -> Int {
+    var thread = try StoppedThread(pid)
+    let result: Int
+    do throws(Failure) { result = try thread.call(number, argument, 0, 0) } catch {
+      do throws(Failure) { try thread.release() } catch _ { /* The failure of the call says more. */ }
+      throw error
+    }
+    try thread.release()
+    return result
   }
 
   private static let fchdir: UInt64 = 81

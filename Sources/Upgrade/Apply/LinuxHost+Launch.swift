@@ -149,6 +149,6 @@ extension LinuxHost {
     }
     return Failure(
       step: "start the new QEMU", subject: plan.request.binary, reason: reason,
-      hint: "moult plan \(plan.vm) --to \(plan.request.binary) tells more")
+      hint: "moult plan \(plan.vm) --to \(plan.request.binary)\(plan.request.root.map { " --root \($0)" } ?? "") tells more")
   }
 }
