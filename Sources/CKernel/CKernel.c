@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
@@ -137,6 +138,40 @@ int moult_interface_up(const char *name) {
   close(control);
   errno = saved;
   return result;
+}
+
+int moult_notify(const char *path, const char *text, pid_t pid, int descriptor) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  strcpy(address.sun_path, path);
+  union {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
+  } control = {0};
+  struct iovec part = {.iov_base = (void *)text, .iov_len = strlen(text)};
+  struct msghdr message = {
+    .msg_name = &address, .msg_namelen = sizeof address, .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+    .msg_controllen = descriptor < 0 ? CMSG_SPACE(sizeof(struct ucred)) : sizeof control.bytes};
+  struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+  *header = (struct cmsghdr){
+    .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_CREDENTIALS, .cmsg_len = CMSG_LEN(sizeof(struct ucred))};
+  struct ucred credentials = {.pid = pid, .uid = geteuid(), .gid = getegid()};
+  memcpy(CMSG_DATA(header), &credentials, sizeof credentials);
+  if (descriptor >= 0) {
+    header = CMSG_NXTHDR(&message, header);
+    *header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
+  }
+  int socket_ = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (socket_ < 0) return -1;
+  ssize_t result = sendmsg(socket_, &message, MSG_NOSIGNAL);
+  int saved = errno;
+  close(socket_);
+  errno = saved;
+  return result < 0 ? -1 : 0;
 }
 
 int moult_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid) {

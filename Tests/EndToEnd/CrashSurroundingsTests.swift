@@ -114,5 +114,28 @@ extension FailureTests {
       try patient.expectUntouched()
       patient.expectHealthy()
     }
+
+    // Memory.
+
+    /// The kernel kills somebody when a control group's limit is hit: it must not be the VM's own QEMU.
+    @Test(arguments: ["launch.begin", "migrate.begin"])
+    func `a memory limit that is hit costs the new QEMU`(_ record: String) throws {
+      let group = try MemoryCgroup("fail-limit", bytes: 1 << 30)
+      defer { group.remove() }
+      let patient = try Patient(
+        VMConfiguration("fail-limit") {
+          $0.launcher = group.launcher
+          $0.words = ["fill=120"]
+        })
+      defer { patient.vm.end() }
+      let upgrade = try TracedRun(moult: patient.upgrade(), of: patient.vm)
+      try upgrade.go(to: record)
+      try group.limit(bytes: group.usage() + 12 << 20)
+      try upgrade.release()
+      let outcome = try upgrade.wait()
+      patient.check(outcome, exits: 1, saying: ["new QEMU"])
+      try patient.expectUntouched()
+      patient.expectHealthy()
+    }
   }
 }

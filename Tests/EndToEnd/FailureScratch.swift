@@ -98,22 +98,31 @@ final class Firmware: @unchecked Sendable {
 /// A memory cgroup with a limit, of either version.
 struct MemoryCgroup {
   private let directory: String
-  private let join: String
+  private let isLegacy: Bool
 
   init(_ name: String, bytes: Int) throws {
-    let legacy = FileManager.default.fileExists(atPath: "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    directory = (legacy ? "/sys/fs/cgroup/memory/" : "/sys/fs/cgroup/") + name
-    if !legacy {
+    isLegacy = FileManager.default.fileExists(atPath: "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    directory = (isLegacy ? "/sys/fs/cgroup/memory/" : "/sys/fs/cgroup/") + name
+    if !isLegacy {
       try "+memory".write(toFile: "/sys/fs/cgroup/cgroup.subtree_control", atomically: false, encoding: .utf8)
     }
     if mkdir(directory, 0o755) != 0, errno != EEXIST { throw LabFailure("\(directory): \(String(cString: strerror(errno)))") }
-    join = directory + "/cgroup.procs"
+    try limit(bytes: bytes)
+  }
+
+  func limit(bytes: Int) throws {
     try "\(bytes)".write(
-      toFile: directory + (legacy ? "/memory.limit_in_bytes" : "/memory.max"), atomically: false, encoding: .utf8)
+      toFile: directory + (isLegacy ? "/memory.limit_in_bytes" : "/memory.max"), atomically: false, encoding: .utf8)
+  }
+
+  /// Bytes.
+  func usage() throws -> Int {
+    let text = try String(contentsOfFile: directory + (isLegacy ? "/memory.usage_in_bytes" : "/memory.current"), encoding: .utf8)
+    return Int(text.trimmingCharacters(in: .whitespacesAndNewlines)) ?? 0
   }
 
   /// Puts a command into it.
-  var launcher: [String] { ["sh", "-c", "echo $$ >'\(join)' && exec \"$@\"", "sh"] }
+  var launcher: [String] { ["sh", "-c", "echo $$ >'\(directory)/cgroup.procs' && exec \"$@\"", "sh"] }
 
   func remove() { rmdir(directory) }
 }

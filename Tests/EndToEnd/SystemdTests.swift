@@ -30,16 +30,35 @@ struct SystemdTests {
     #expect(try host.state("forking") == "inactive", "\(end)")
     #expect(try host.run(["kill", "-0", "\(new)"]).code != 0)
 
+    // A unit that takes no word of its main process: refused, with a way out that needs no restart.
     try host.unit("simple", type: "simple", options: "", arguments: "")
     try host.succeed(["systemctl", "start", "simple"])
     let pid = try host.mainPID("simple")
     try host.until { try host.run(["test", "-S", "/run/simple/qmp.sock"]).code == 0 }
     let refused = try host.run([Lab.paths.moult, "upgrade", "simple"])
     #expect(refused.code == 3)
-    #expect(refused.stderr.contains("simple.service") && refused.stderr.contains("Type=forking"))
+    #expect(refused.stderr.contains("simple.service") && refused.stderr.contains("NotifyAccess=main"))
     #expect(try host.mainPID("simple") == pid)
     #expect(try host.state("simple") == "active")
+    try host.succeed(["sh", "-c", """
+      mkdir -p /etc/systemd/system/simple.service.d
+      printf '[Service]\\nNotifyAccess=main\\n' >/etc/systemd/system/simple.service.d/moult.conf
+      systemctl daemon-reload
+      """])
+    // Held and rolled back: the unit follows its VM there and back again.
+    let held = try host.run([Lab.paths.moult, "upgrade", "simple", "--hold", "--format", "json"])
+    #expect(held.code == 0, "\(held.stderr)")
+    let second = try #require(try held.json()["to"]["pid"].int)
+    #expect(try host.mainPID("simple") == second)
+    #expect(try host.state("simple") == "active")
+    let back = try host.run([Lab.paths.moult, "rollback", "simple", "--format", "json"])
+    #expect(back.code == 0, "\(back.stderr)")
+    let third = try host.mainPID("simple")
+    #expect(third != second && third != pid)
+    #expect(try host.state("simple") == "active")
+    #expect(try host.run(["kill", "-0", "\(pid)"]).code != 0)
     try host.succeed(["systemctl", "stop", "simple"])
+    #expect(try host.run(["kill", "-0", "\(third)"]).code != 0)
 
     host.end()
     #expect(Leftovers.snapshot().difference(from: before) == [])

@@ -80,7 +80,7 @@ import Testing
     .init(what: "a foreign descriptor", option: "descriptor 33", reason: "/dev/vfio/7") {
       $0.foreign = [ForeignDescriptor(number: 33, what: "/dev/vfio/7")]
     },
-    .init(what: "a service manager", option: "service manager", reason: "main process of vm1.service") { $0.supervisor = "it is the main process of vm1.service" },
+    .init(what: "a service manager that takes no word", option: "service manager", reason: "main process of vm1.service (Type=simple)") { $0.supervision = .mainProcess(unit: "vm1.service", type: "simple") },
     .init(what: "an old QEMU", option: "QEMU 5.1.0", reason: "older than 5.2") { $0.version = QEMUVersion(major: 5, minor: 1) },
     .init(what: "no memory for a copy", option: "--memory copy", reason: "the host has 100 MiB") {
       $0.memory = []

@@ -171,7 +171,7 @@ import Testing
     "journal resume done",
     "journal retire begin",
     "save under-way new=200 resumed=true",
-    "verify public monitor",
+    "oom score 0", "verify public monitor",
     "end old",
     "settle",
     "remove stage /run/shared/.moult-u1",

@@ -8,14 +8,19 @@ import Testing
 @Suite struct FaultMatrixTests {
   /// Requests whose runs differ in the calls they make.
   enum Kind: String, CaseIterable, Sendable {
-    case plain, copy, hold, probation
+    case plain, copy, hold, probation, unit
     var request: UpgradeRequest {
       switch self {
-      case .plain: Fixture.request()
+      case .plain, .unit: Fixture.request()
       case .copy: Fixture.request(memory: .copy)
       case .hold: Fixture.request(hold: true)
       case .probation: Fixture.request(probation: 5)
       }
+    }
+    var observation: Observation {
+      var observation = Fixture.observation()
+      if self == .unit { observation.supervision = .notified(unit: "vm1.service") }
+      return observation
     }
   }
 
@@ -34,10 +39,10 @@ import Testing
     }
   }
 
-  private static let plans = Dictionary(uniqueKeysWithValues: Kind.allCases.map { ($0, Fixture.plan(Fixture.observation(), $0.request)) })
+  private static let plans = Dictionary(uniqueKeysWithValues: Kind.allCases.map { ($0, Fixture.plan($0.observation, $0.request)) })
 
   static func host(_ kind: Kind, _ faults: [Int: ModelHost.Fault], whole: Bool = true) -> ModelHost {
-    let host = ModelHost(plans[kind] ?? Fixture.plan(Fixture.observation(), kind.request), faults: faults)
+    let host = ModelHost(plans[kind] ?? Fixture.plan(kind.observation, kind.request), faults: faults)
     host.streamIsWhole = whole
     return host
   }

@@ -65,7 +65,7 @@ enum Fixture {
       ],
       memory: [ObservedMemory(id: "ram", bytes: 512 << 20, descriptor: 9, isNamedFile: true, whyPrivate: nil)],
       foreign: [], standardInputIsNull: true, usesKVM: false,
-      room: MemoryRoom(host: 4 << 30, cgroup: nil, cgroupPath: nil), clients: [:], supervisor: nil)
+      room: MemoryRoom(host: 4 << 30, cgroup: nil, cgroupPath: nil), clients: [:], supervision: .none)
   }
 
   static func request(

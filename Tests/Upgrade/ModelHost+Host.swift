@@ -114,6 +114,17 @@ extension ModelHost: Host {
     }
   }
 
+  func setOOMScore(_ adjustment: Int) throws(Failure) {
+    try call("oom score \(adjustment)") { () throws(Failure) in oomScore = adjustment }
+  }
+
+  func handOver(unit: String) throws(Failure) {
+    try call("hand over \(unit)") { () throws(Failure) in
+      try mustLive(.old)
+      mainProcess = .new
+    }
+  }
+
   func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure) {
     try call("settle") { () throws(Failure) in
       try mustLive(.new)
@@ -203,6 +214,9 @@ extension ModelHost: Host {
 
   func end(_ side: Side) throws(Failure) {
     try call("end \(side.rawValue)", waits: true) { () throws(Failure) in
+      if side == .old, old.isAlive, plan.observation.supervision.notifiedUnit != nil, mainProcess == .old, new?.hasRun == true {
+        violate("the unit's main process was ended")
+      }
       if isAlive(side) { die(side) }
     }
   }

@@ -80,6 +80,10 @@ final class ModelHost {
   var record: UpgradeRecord?
   var journal: [JournalEntry] = []
   var keptRuntimes = 0
+  /// Of the systemd unit: with its end systemd kills both.
+  var mainProcess = Side.old
+  /// Of the new QEMU.
+  var oomScore = LaunchPlan.waitingOOMScore
   var isSettled = false
   var hearsInterrupts = true
   var interruptPending = false

@@ -85,6 +85,8 @@ int moult_interface_up(const char *name);
 // MARK: Sockets and signals
 
 /// SO_PEERCRED.
+/// Sends one datagram in the name of another process (SCM_CREDENTIALS: needs root), with a descriptor unless that is -1.
+int moult_notify(const char *path, const char *text, pid_t pid, int descriptor);
 int moult_peer_credentials(int socket, pid_t *pid, uid_t *uid, gid_t *gid);
 /// recvmsg; received descriptors are close-on-exec. *count: room on entry, number received on return.
 ssize_t moult_receive_descriptors(int socket, void *data, size_t size, int *descriptors, size_t *count);

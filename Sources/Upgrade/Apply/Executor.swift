@@ -48,8 +48,9 @@ public final class Executor {
       oldVersion: plan.observation.version, oldBinary: plan.observation.binary, oldRoot: plan.observation.root,
       spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
       memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan), staged: [:],
-      settings: MigrationSettings(plan.observation.live), holds: plan.request.hold, hasResumed: false, kept: nil,
-      pauseMilliseconds: nil)
+      settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
+      oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
+      hasResumed: false, kept: nil, pauseMilliseconds: nil)
   }
 
   /// Takes up an upgrade whose moult was killed. The host holds the VM's lock already.

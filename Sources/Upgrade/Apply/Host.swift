@@ -82,6 +82,10 @@ public protocol Host: AnyObject {
   func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure)
 
   func isAlive(_ side: Side) -> Bool
+  /// Says how willingly the kernel kills the new QEMU when memory runs out (proc_pid_oom_score_adj(5)).
+  func setOOMScore(_ adjustment: Int) throws(Failure)
+  /// Makes the new QEMU the main process of its systemd unit, and returns once systemd has taken it so.
+  func handOver(unit: String) throws(Failure)
   /// Stops every thread of the process (SIGSTOP), its monitors' with them.
   func freeze(_ side: Side) throws(Failure)
   /// Lets it go on; nothing if it was not stopped or has ended.

@@ -354,6 +354,17 @@ public final class LinuxHost: Host {
     return monitor?.isClosed != true || !process.exits(withinMilliseconds: 2000)
   }
 
+  public func setOOMScore(_ adjustment: Int) throws(Failure) {
+    // A new QEMU that has ended is found out elsewhere.
+    guard let newProcess, !newProcess.hasExited else { return }
+    try OOMScore.apply(adjustment, to: newProcess.pid)
+  }
+
+  public func handOver(unit: String) throws(Failure) {
+    guard let oldProcess, let newProcess else { return }
+    try ServiceManager.handOver(unit: unit, from: oldProcess.pid, to: newProcess.pid, seconds: Executor.switchSeconds)
+  }
+
   public func freeze(_ side: Side) throws(Failure) {
     try (side == .old ? oldProcess : newProcess)?.send(signal: SIGSTOP)
   }

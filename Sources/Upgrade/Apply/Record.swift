@@ -64,6 +64,10 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   /// What the old QEMU had set for migrations of its own.
   public var settings: MigrationSettings
   public var holds: Bool
+  /// What the old QEMU's `oom_score_adj` was; nil in records of a moult that did not change it.
+  public var oomScoreAdjustment: Int?
+  /// The systemd unit that must be told of the new main process before the old one ends.
+  public var notifiedUnit: String?
   /// The guest has run in the new QEMU: the old one must never run it again.
   public var hasResumed: Bool
   public var kept: KeptRuntime?

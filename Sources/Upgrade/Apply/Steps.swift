@@ -237,6 +237,9 @@ extension Executor {
   func retire() throws(Failure) {
     host.ignoreInterrupts()
     attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
+    if let adjustment = record.oomScoreAdjustment {
+      insist("make the new QEMU as dear to the kernel as the old one was") { () throws(Failure) in try self.host.setOOMScore(adjustment) }
+    }
     attempt("hear the old QEMU's last events") { () throws(Failure) in
       guard self.host.isAlive(.old), try self.oldWasContinued() else { return }
       self.wasContinuedTwice = true
@@ -244,7 +247,9 @@ extension Executor {
     }
     attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
-    insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) }
+    // The end of its main process would end the unit, and with it the new QEMU. Stopped, the old one does no harm.
+    let mayEnd = handOverUnit()
+    if mayEnd { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
     attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, self.record.workingDirectory) }
     for stage in record.stages {
       insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
@@ -253,11 +258,24 @@ extension Executor {
     record.state = .probation
     let isNoted = insist("note the probation") { () throws(Failure) in try self.host.save(self.record) }
     try mustStillRun()
+    if !mayEnd {
+      throw Failure(
+        step: "end the old QEMU of", subject: record.vm,
+        reason: "\(record.notifiedUnit ?? "its unit") could not be handed over and would end with it: it stays, stopped for good",
+        hint: "the guest runs in the new QEMU; moult recover \(record.vm) tries again")
+    }
     if record.holds, !isNoted {
       throw Failure(
         step: "hold the upgrade of", subject: record.vm, reason: "its record could not be written, so it can be neither committed nor rolled back",
         hint: "free space in moult's state directory; the guest runs in the new QEMU")
     }
+  }
+
+  /// - Returns: whether the old QEMU may end.
+  private func handOverUnit() -> Bool {
+    guard let unit = record.notifiedUnit, host.isAlive(.old) else { return true }
+    let isHandedOver = insist("hand \(unit) over to the new QEMU") { () throws(Failure) in try self.host.handOver(unit: unit) }
+    return isHandedOver || !host.isAlive(.old)
   }
 
   /// The new QEMU may end after it took the guest over: killed, crashed, or because the guest powered off.

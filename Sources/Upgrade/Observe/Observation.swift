@@ -170,8 +170,8 @@ public struct Observation: Sendable {
   public var room: MemoryRoom
   /// Clients connected to public sockets, by path: they will have to connect again.
   public var clients: [String: Int]
-  /// The service manager's unit whose main process this QEMU is, and why its death would end the unit; nil if none.
-  public var supervisor: String?
+  public var supervision: Supervision
+  public var oomScoreAdjustment = 0
   /// Namespaces of the running QEMU that differ from moult's own and that the new one would not be in.
   public var foreignNamespaces: [String] = []
   /// It lives in a root that no new QEMU could be started in.

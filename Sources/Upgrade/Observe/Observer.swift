@@ -93,7 +93,7 @@ public enum Observer {
       profile: profile, profileFailure: profileFailure, usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
       clients: clients(descriptors, sockets: sockets, names: names),
-      supervisor: try Supervisor.whyNotReplaceable(pid: pid, pidfile: description.pidfile.map { absolute($0) }),
+      supervision: try Supervision.of(pid, pidfile: description.pidfile.map { absolute($0) }), oomScoreAdjustment: try OOMScore.read(pid: pid),
       foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
     return (observation, monitor)
   }

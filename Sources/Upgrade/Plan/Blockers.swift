@@ -183,11 +183,12 @@ extension UpgradePlan {
           option: "sandbox profile", reason: "the VM was started by moult run, and its profile cannot be read: \(failure)",
           wayOut: "put the profile's file back"))
     }
-    if let supervisor = observation.supervisor {
+    if case .mainProcess(let unit, let type) = observation.supervision {
       blockers.append(
         Blocker(
-          option: "service manager", reason: supervisor,
-          wayOut: "run the VM with Type=forking, -daemonize and PIDFile= naming its -pidfile, or in a scope (systemd-run --scope)"))
+          option: "service manager",
+          reason: "it is the main process of \(unit) (Type=\(type)), which takes no word from it (NotifyAccess=none): when it ends, systemd ends the unit and the new QEMU with it",
+          wayOut: "let systemd be told of the new one, without a restart: put NotifyAccess=main in the [Service] section of /etc/systemd/system/\(unit).d/moult.conf, and systemctl daemon-reload"))
     }
     return blockers
   }

@@ -8,6 +8,9 @@ enum LaunchPlan {
   static let controlDescriptor: CInt = 3
   static let migrationDescriptor: CInt = 4
   static let firstMemoryDescriptor: CInt = 5
+  /// Until the guest runs in it, the new QEMU is the first to go when memory runs out: the kernel would take the
+  /// largest process of the control group, and that is the VM.
+  static let waitingOOMScore = 1000
 
   /// Backends whose memory the new QEMU is given as a descriptor: its number there, and which of the running
   /// QEMU's it is. No source means a new, empty file: RAM is copied, and what it was copied from came by
@@ -140,7 +143,7 @@ enum LaunchPlan {
       workingDirectory: plan.observation.base, umask: attributes.status.umask,
       credentials: attributes.status.credentials,
       noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,
-      scheduling: attributes.scheduling, oomScoreAdjustment: attributes.oomScoreAdjustment, cgroups: attributes.cgroups,
+      scheduling: attributes.scheduling, oomScoreAdjustment: waitingOOMScore, cgroups: attributes.cgroups,
       standardInput: streams[0], standardOutput: streams[1], standardError: streams[2], inherited: inherited,
       newSession: true, orphan: !plan.isTrial, endsWithParent: plan.isTrial, ignoredSignals: attributes.status.ignoredSignals)
   }
@@ -152,13 +155,12 @@ struct ProcessAttributes {
   var environment: [String]
   var limits: ResourceLimits
   var scheduling: Scheduling
-  var oomScoreAdjustment: Int
   var cgroups: [CgroupMembership]
 
   static func read(pid: Int32) throws(Failure) -> ProcessAttributes {
     ProcessAttributes(
       status: try ProcessStatus.read(pid: pid), environment: try ProcFS.environment(of: pid),
       limits: try ResourceLimits.read(pid: pid), scheduling: try Scheduling.read(thread: pid),
-      oomScoreAdjustment: try OOMScore.read(pid: pid), cgroups: try CgroupMembership.of(process: pid))
+      cgroups: try CgroupMembership.of(process: pid))
   }
 }
