@@ -105,7 +105,7 @@ struct Answer: CustomStringConvertible {
 /// Only what bears the name of one of this folder's VMs or of one of their upgrades: others may upgrade
 /// theirs on this host meanwhile.
 func leavingNothing(
-  _ directories: [String] = ["/run/moult-lab"], at location: SourceLocation = #_sourceLocation, _ body: () throws -> Void
+  _ directories: [String] = [Lab.paths.run], at location: SourceLocation = #_sourceLocation, _ body: () throws -> Void
 ) throws {
   let before = Leftovers.snapshot(directories)
   try body()

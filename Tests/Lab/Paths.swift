@@ -28,6 +28,7 @@ public enum Lab {
     private var guest: String { (cache + "/guest" as NSString).resolvingSymlinksInPath }
     public var kernel: String { guest + "/vmlinuz" }
     public var initrd: String { guest + "/initrd" }
+    public var initrdWithAgent: String { guest + "/initrd-agent" }
     /// A disk of one sector which counts on the serial port in real mode.
     public var bootSector: String { guest + "/boot-sector" }
     /// What the kernel's command line starts with.

@@ -75,6 +75,8 @@ public struct VMConfiguration: Sendable {
   public var groups: [gid_t] = []
   /// Keep all that the guest says in a file too (`logfile=`, appended to), whether or not anybody is connected.
   public var serialLog = false
+  /// Debian's guest agent runs in the guest, and is spoken to at `agentSocket`.
+  public var hasAgent = false
   public var extraArguments: [String] = []
   /// Put before the command: `["taskset", "-c", "0"]`.
   public var launcher: [String] = []
@@ -105,7 +107,8 @@ public struct VMConfiguration: Sendable {
   public var log: String { home + "/qemu.log" }
   public var serialLogFile: String { home + "/serial.log" }
   var kernel: String { user == nil ? Lab.paths.kernel : home + "/vmlinuz" }
-  var initrd: String { user == nil ? Lab.paths.initrd : home + "/initrd" }
+  var initrd: String { user == nil ? hasAgent ? Lab.paths.initrdWithAgent : Lab.paths.initrd : home + "/initrd" }
+  public var agentSocket: String { path("agent.sock") }
   public var diskImage: String { diskIsBesideSockets ? path("disk.img") : home + "/disk.img" }
   public var backingImage: String { home + "/backing.img" }
   public var memoryFile: String? {
@@ -156,7 +159,7 @@ public struct VMConfiguration: Sendable {
     argv += ["-display", "none", "-nodefaults"]
     switch guest {
     case .linux:
-      let words = [try Lab.paths.commandLine()] + words + (disk == nil ? [] : ["disk=1"])
+      let words = [try Lab.paths.commandLine()] + words + (disk == nil ? [] : ["disk=1"]) + (hasAgent ? ["agent"] : [])
       argv += ["-kernel", kernel, "-initrd", initrd]
       argv += ["-append", words.joined(separator: " ")]
     case .bootSector:
@@ -173,6 +176,10 @@ public struct VMConfiguration: Sendable {
     let logging = serialLog ? ",logfile=\(serialLogFile),logappend=on" : ""
     argv += ["-chardev", "socket,id=serial0,path=\(serialSocket),server=on,wait=off\(logging)"]
     argv += ["-serial", "chardev:serial0"]
+    if hasAgent {
+      argv += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent0,path=\(agentSocket),server=on,wait=off"]
+      argv += ["-device", "virtserialport,chardev=agent0,name=org.qemu.guest_agent.0"]
+    }
     argv += ["-qmp", "unix:\(qmpSocket),server=on,wait=off", "-pidfile", pidfile]
     if restoredFrom != nil { argv += ["-loadvm", LabVM.snapshot] }
     if daemonize { argv.append("-daemonize") }

@@ -19,6 +19,12 @@ import Testing
     }
     var observation: Observation {
       var observation = Fixture.observation()
+      if self == .probation {
+        observation = Fixture.observation(Fixture.arguments + Fixture.agent)
+        observation.live.chardevs.append("qga0")
+        observation.live.anonymousDevices.append("virtserialport")
+        observation.names.append(Fixture.name(.socket, "/run/vm1/qga.sock", inode: 13))
+      }
       if self == .unit { observation.supervision = .notified(unit: "vm1.service") }
       return observation
     }

@@ -18,6 +18,11 @@ enum Fixture {
     "-qmp", "unix:/run/vm1/qmp.sock,server=on,wait=off", "-pidfile", "/run/vm1/pid",
   ]
 
+  static let agent = [
+    "-chardev", "socket,id=qga0,path=/run/vm1/qga.sock,server=on,wait=off",
+    "-device", "virtserialport,chardev=qga0,name=org.qemu.guest_agent.0",
+  ]
+
   static func name(_ kind: PublicName.Kind, _ path: String, inode: UInt64, directory: String? = nil) -> PublicName {
     let identity = FileIdentity(device: 20, inode: inode)
     return PublicName(

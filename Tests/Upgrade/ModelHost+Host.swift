@@ -221,6 +221,13 @@ extension ModelHost: Host {
     }
   }
 
+  func isThere(_ agent: GuestAgent, in side: Side) throws(Failure) -> Bool {
+    try call("guest agent \(side.rawValue)", waits: true) { () throws(Failure) in
+      try mustLive(side)
+      return true
+    }
+  }
+
   func watch(_ record: UpgradeRecord, seconds: Double) throws(Failure) {
     hearsInterrupts = true
     try call("watch", waits: true) { () throws(Failure) in

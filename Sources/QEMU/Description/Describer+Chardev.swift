@@ -61,6 +61,9 @@ extension Describer {
       let id = result.monitors[index].chardev
       result.monitors[index].socket = chardevs.first { $0.id == id }?.listeningPath
     }
+    if let agent = chardevs.first(where: { $0.id == agentChardev }), let path = agent.listeningPath {
+      result.guestAgent = GuestAgent(chardev: agent.id, path: path)
+    }
     for chardev in chardevs { bind(chardev) }
   }
 

@@ -20,6 +20,7 @@ extension Describer {
         if let path = parameters[key] { file(path, .rom, option) }
       }
     }
+    if driver == "virtserialport", parameters["name"] == "org.qemu.guest_agent.0" { agentChardev = parameters["chardev"] }
     // pci-serial-2x and -4x have numbered ones.
     for key in ["chardev", "chardev1", "chardev2", "chardev3", "chardev4"] {
       if let id = parameters[key] { consume(id, by: "device \(driver)", option) }

@@ -7,6 +7,8 @@ struct Describer {
   var chardevs: [Chardev] = []
   var labels = LegacyLabels()
   /// Chardevs named by other options, looked up when all are known.
+  /// Of the guest agent's port.
+  var agentChardev: String?
   var pendingConsumers: [(id: String, consumer: String, option: CommandOption)] = []
   /// Ids of memory backends by what uses them as RAM.
   var ramBackendIDs: Set<String> = []

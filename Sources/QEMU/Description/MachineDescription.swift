@@ -44,6 +44,9 @@ public struct MachineDescription: Sendable, Equatable {
   /// No option says where the display goes: QEMU opened a window, a VNC port, or nothing.
   public internal(set) var usesDefaultDisplay = false
 
+  /// The chardev of a port by which the guest agent is spoken to, if that is a unix socket; relative as in the command line.
+  public internal(set) var guestAgent: GuestAgent?
+
   /// Unix sockets of QMP monitors.
   public var qmpSockets: [String] { monitors.filter { $0.mode == .qmp }.compactMap(\.socket) }
   /// Unix sockets of human monitors.

@@ -94,6 +94,8 @@ public protocol Host: AnyObject {
   func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage
   /// Kills the process and returns once it is gone; nothing if it is gone already.
   func end(_ side: Side) throws(Failure)
+  /// Whether the guest agent answers, or is spoken to by another program.
+  func isThere(_ agent: GuestAgent, in side: Side) throws(Failure) -> Bool
   /// Watches the guest in the new QEMU; fails when it is not healthy.
   func watch(_ record: UpgradeRecord, seconds: Double) throws(Failure)
   /// From now on Ctrl-C is noted but interrupts no wait.

@@ -14,16 +14,29 @@ extension LinuxHost {
   /// Seconds in which a monitor must answer while the guest runs.
   static let healthAnswer = 5.0
 
+  /// Seconds that the guest agent may take to answer.
+  static let agentAnswer = 1.0
+
+  public func isThere(_ agent: GuestAgent, in side: Side) throws(Failure) -> Bool {
+    try agent.state(monitor(side), reactor: reactor, seconds: Self.agentAnswer) != .silent
+  }
+
   public func watch(_ record: UpgradeRecord, seconds: Double) throws(Failure) {
     let monitor = try monitor(.new)
     isInterruptible = true
     let deadline = Instant.now().adding(seconds: seconds)
     var progress = VCPUProgress()
+    // Asked until it has answered once: each time keeps others from its socket for a moment.
+    var silentAgent = record.agent
     do throws(Failure) {
       while true {
         try checkHealth(record, &progress)
+        if let agent = silentAgent, try isThere(agent, in: .new) { silentAgent = nil }
         let left = (deadline - Instant.now()) / 1000
-        if left <= 0 { return }
+        if left <= 0 {
+          if silentAgent != nil { throw unhealthy("its guest agent, which answered before, has not answered since") }
+          return
+        }
         let event: QMPEvent
         do throws(Failure) {
           event = try monitor.awaitEvent(step: "watch", seconds: min(left, Self.healthInterval)) { Self.unhealthyEvents.contains($0.name) }

@@ -68,6 +68,8 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var oomScoreAdjustment: Int?
   /// The systemd unit that must be told of the new main process before the old one ends.
   public var notifiedUnit: String?
+  /// The guest agent, if it is to be looked at in a probation and was there before.
+  public var agent: GuestAgent?
   /// The guest has run in the new QEMU: the old one must never run it again.
   public var hasResumed: Bool
   public var kept: KeptRuntime?

@@ -41,6 +41,11 @@ extension Executor {
     isLocked = true
     // Before anything is written that it would have to take back.
     _ = try host.ensureGuardian(ready: false)
+    if plan.request.probation != nil, let agent = plan.observation.guestAgent {
+      attempt("ask the guest agent") { () throws(Failure) in
+        if try self.host.isThere(agent, in: .old) { self.record.agent = agent }
+      }
+    }
     try host.save(record)
   }
 

@@ -222,6 +222,11 @@ extension UpgradePlan {
 }
 
 extension Observation {
+  /// Where the guest agent is spoken to, absolute.
+  var guestAgent: GuestAgent? {
+    description.guestAgent.map { GuestAgent(chardev: $0.chardev, path: absolute($0.path)) }
+  }
+
   /// A path of the command line, made absolute.
   func absolute(_ path: String) -> String {
     path.hasPrefix("/") ? path : Stage.join(base, path)

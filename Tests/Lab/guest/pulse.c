@@ -11,7 +11,7 @@
 //   sync=MS      so often (20)
 //   poweroff=S, panic=S   after so many seconds
 //
-// and on the console: `poweroff`, `panic`, `reboot`, `echo TEXT`.
+// and on the console: `poweroff`, `panic`, `reboot`, `end agent`, `echo TEXT`.
 //
 // QEMU stops the guest's clocks with the guest, so no gap shows how long it was stopped. The hardware
 // clock of a PC goes on. `second N MICROSECONDS lost MICROSECONDS within MICROSECONDS` is printed when
@@ -32,6 +32,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -237,6 +238,17 @@ static void turnOff(void) {
   reboot(RB_POWER_OFF);
 }
 
+static void endAgent(void) {
+  pid_t child = fork();
+  if (child == 0) {
+    execl("/bin/busybox", "busybox", "killall", "qemu-ga", NULL);
+    _exit(127);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  say("agent ended: %d", status);
+}
+
 static void *obey(void *unused) {
   char line[256];
   while (fgets(line, sizeof line, stdin)) {
@@ -244,6 +256,7 @@ static void *obey(void *unused) {
     if (strcmp(line, "poweroff") == 0) turnOff();
     else if (strcmp(line, "panic") == 0) panic();
     else if (strcmp(line, "reboot") == 0) reboot(RB_AUTOBOOT);
+    else if (strcmp(line, "end agent") == 0) endAgent();
     else if (strncmp(line, "echo ", 5) == 0) say("%s", line);
   }
   return NULL;
