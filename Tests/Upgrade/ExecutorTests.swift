@@ -184,3 +184,19 @@ import Testing
     "unlock undone=false",
   ]
 }
+
+@Suite struct PauseTests {
+  @Test(arguments: [
+    (what: "as QEMU tells it", told: 3_500, heard: 4.0, pause: 3.5),
+    (what: "read late", told: 3_500, heard: 400.0, pause: 3.5),
+    (what: "the clock was set back", told: -3_600_000_000, heard: 4.0, pause: 4.0),
+    (what: "the clock was set forward", told: 3_600_000_000, heard: 4.0, pause: 4.0),
+    (what: "set back by just the pause", told: -1, heard: 4.0, pause: 4.0),
+  ])
+  func theClockIsSet(what: String, told: Int64, heard: Double, pause: Double) {
+    let stopped = QMPEvent(name: "STOP", data: .null, microseconds: 1_000_000_000)
+    var resumed = QMPEvent(name: "RESUME", data: .null, microseconds: 1_000_000_000 + told)
+    resumed.heard = stopped.heard.adding(seconds: heard / 1000)
+    #expect(Executor.pause(from: stopped, to: resumed) == pause, "\(what)")
+  }
+}

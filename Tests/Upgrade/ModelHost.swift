@@ -20,7 +20,7 @@ final class ModelHost {
     var parameters: [String: JSONValue] = [:]
     /// How often `query-status` still says `finish-migrate` after the migration's end was reported.
     var settling = 0
-    /// Microseconds of the last event, by name.
+    /// The model's clock at the last event, by name.
     var eventTimes: [String: Int64] = [:]
 
     var runs: Bool { isAlive && runState == .running }

@@ -28,6 +28,17 @@ public struct QMPEvent: Sendable, Equatable {
   public var data: JSONValue
   /// When QEMU emitted it, in microseconds of the host's real-time clock. Source: QMP's `timestamp`.
   public var microseconds: Int64
+  /// Its place among the events of its connection. Unlike their times it is in the order in which they happened,
+  /// even if somebody sets the clock.
+  public var order = 0
+  /// When it was read from the connection.
+  public var heard = Instant(nanoseconds: 0)
+
+  public init(name: String, data: JSONValue, microseconds: Int64) {
+    self.name = name
+    self.data = data
+    self.microseconds = microseconds
+  }
 }
 
 /// One client connection to a QEMU's QMP monitor.
@@ -49,6 +60,7 @@ public final class QMPConnection {
   private var replies: [Int64: JSONValue] = [:]
   private var nextIdentifier: Int64 = 1
   private var isTakenOver = false
+  private var eventCount = 0
 
   /// Takes ownership of a connected stream socket. Nothing is sent until `negotiate`.
   public init(_ socket: consuming OwnedFD, subject: String, reactor: Reactor) {
@@ -177,7 +189,10 @@ public final class QMPConnection {
     for message in messages {
       switch message {
       case .greeting(let version): self.version = version
-      case .event(let event): events.append(event)
+      case .event(var event):
+        eventCount += 1
+        (event.order, event.heard) = (eventCount, Instant.now())
+        events.append(event)
       case .reply(let identifier, let reply): replies[identifier] = reply
       // Not about what was sent here, if another sent something before.
       case .protocolError where isTakenOver: break

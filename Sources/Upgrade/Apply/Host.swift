@@ -65,8 +65,8 @@ public protocol Host: AnyObject {
   /// `stopped` for the guest's stop.
   /// - Parameter peerMustLive: whether the death of the other QEMU ends the wait with a failure.
   func awaitMigration(_ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool) throws(Failure) -> String
-  /// When `side` emitted its last event of that name, microseconds of real time; nil if it did not.
-  func eventTime(_ side: Side, _ name: String) -> Int64?
+  /// The last event of that name that `side` emitted; nil if it did not.
+  func lastEvent(_ side: Side, _ name: String) -> QMPEvent?
   func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure)
   /// Takes in, without waiting, what `side` has reported already.
   func hearEvents(_ side: Side) throws(Failure)

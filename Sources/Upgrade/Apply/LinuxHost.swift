@@ -333,10 +333,10 @@ public final class LinuxHost: Host {
 
   public func hearEvents(_ side: Side) throws(Failure) { try monitor(side).receiveWhatIsThere() }
 
-  public func eventTime(_ side: Side, _ name: String) -> Int64? {
-    if let found = seen.last(where: { $0.side == side && $0.event.name == name }) { return found.event.microseconds }
+  public func lastEvent(_ side: Side, _ name: String) -> QMPEvent? {
+    // What is still in the connection came later than what was taken from it.
     let monitor = side == .old ? oldMonitor : newMonitor
-    return monitor?.events.last { $0.name == name }?.microseconds
+    return monitor?.events.last { $0.name == name } ?? seen.last { $0.side == side && $0.event.name == name }?.event
   }
 
   // MARK: Processes

@@ -196,8 +196,8 @@ extension Executor {
 
   private func oldWasContinued() throws(Failure) -> Bool {
     try host.hearEvents(.old)
-    guard let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.old, "RESUME") else { return false }
-    return resumed >= stopped
+    guard let stopped = host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.old, "RESUME") else { return false }
+    return resumed.order > stopped.order
   }
 
   private func exchangeNames() throws(Failure) {
@@ -231,9 +231,16 @@ extension Executor {
   /// From here on the old QEMU must never run the guest again.
   func guestRuns() {
     record.hasResumed = true
-    if let stopped = host.eventTime(.old, "STOP"), let resumed = host.eventTime(.new, "RESUME") {
-      record.pauseMilliseconds = Double(resumed - stopped) / 1000
+    if let stopped = host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.new, "RESUME") {
+      record.pauseMilliseconds = Self.pause(from: stopped, to: resumed)
     }
+  }
+
+  /// Milliseconds between two events: by the times that QEMU gave them, unless the clock was set meanwhile. When they
+  /// were heard is a little later, and the clock for that cannot be set.
+  static func pause(from stopped: QMPEvent, to resumed: QMPEvent) -> Double {
+    let (told, heard) = (Double(resumed.microseconds &- stopped.microseconds) / 1000, resumed.heard - stopped.heard)
+    return told < 0 || abs(told - heard) > 500 ? heard : told
   }
 
   /// The guest runs in the new QEMU, and the old one can only do harm: its clients must come over, its

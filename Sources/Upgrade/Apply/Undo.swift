@@ -141,11 +141,11 @@ extension Executor {
   private func resumedState() -> String? {
     guard host.isAlive(.new) else {
       // It may have run for a moment before it died. Its disks then hold what the old one does not know of.
-      return host.eventTime(.new, "RESUME") == nil ? nil : "dead"
+      return host.lastEvent(.new, "RESUME") == nil ? nil : "dead"
     }
     do {
       let state = try host.command(.new, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string ?? "unknown"
-      if host.eventTime(.new, "RESUME") != nil { return state }
+      if host.lastEvent(.new, "RESUME") != nil { return state }
       return state == "paused" || state == "inmigrate" || state == "prelaunch" ? nil : state
     } catch {
       return "unknown"
