@@ -52,6 +52,7 @@ extension Session {
     try JournalFile(state.journalPath(record.key)).append(Journal.line(ended))
     if let kept = record.kept { try KeptRuntime.remove(kept) }
     try state.remove(record.key)
+    History(state).settle(record.id, .committed)
     _ = lock.raw  // Held until here.
   }
 

@@ -3,11 +3,6 @@ import QEMU
 
 /// What `plan` tries out beyond asking the new binary. Nothing of it leaves a trace.
 extension Session {
-  /// Whether device state fits forwards and backwards.
-  public func stateFormats(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> StateFormats {
-    try StateFormats.compare(observed.observation, request, monitor: observed.monitor)
-  }
-
   /// Starts the new QEMU as the upgrade would, compares it with the running one and ends it. Its public names lie
   /// in memory that only it sees, its RAM is its own and untouched, its images are open but inactive, and its
   /// messages do not reach the VM's log.

@@ -74,8 +74,15 @@ public final class Session {
     if let tree, try !Files.status(tree).isDirectory {
       throw Failure(step: "use the root tree", subject: tree, errno: .notDirectory, hint: "--root names the directory of a root tree")
     }
-    return UpgradeRequest(
-      binary: try Self.check(binary ?? observation.binary, in: tree), root: tree, memory: memory, hold: hold, probation: probation)
+    do throws(Failure) {
+      return UpgradeRequest(
+        binary: try Self.check(binary ?? observation.binary, in: tree), root: tree, memory: memory, hold: hold, probation: probation)
+    } catch where binary == nil && observation.binaryDeleted && error.errno == .noSuchFileOrDirectory {
+      throw Failure(
+        step: "find the QEMU to change to", subject: observation.binary,
+        reason: "the VM runs a QEMU whose file is gone from there, and nothing has taken its place",
+        hint: "--to names the binary to change to; or install QEMU again, and it is taken from there")
+    }
   }
 
   /// The binary must be there and executable; what it is, it has to say itself.
@@ -125,7 +132,12 @@ public final class Session {
       report.notes.append(
         "the new QEMU was started a second time, without CPU features that the guest has not seen so far: \(masked.request.maskedFeatures.joined(separator: ", "))")
     }
-    if report.outcome == .refused { return report }
+    if report.outcome == .failed, report.failure?.step == .compare, !report.differences.isEmpty {
+      report.outcome = .refused
+      report.blockers = TwinComparison.blockers(report.differences)
+    }
+    // Nothing was begun: nothing to remember.
+    if report.steps.isEmpty, report.outcome == .refused { return report }
     do throws(Failure) { try History(state).add(HistoryEntry(plan, report, takesBack: held != nil)) } catch {
       report.notes.append("could not write the history: \(error)")
     }
@@ -138,10 +150,21 @@ public final class Session {
       nextSignal: { [self] () throws(Failure) in try signals.next()?.signal }, superseded: held)
   }
 
-  /// Tries the target binary without a VM: is it QEMU, which version, does it know what this VM needs.
-  public func probe(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> TargetFacts {
+  /// The plan with all that can be found out without starting the VM's twin: what the new binary knows, and whether
+  /// device state fits. Nothing of the VM is touched. `plan` and `upgrade` refuse by the same.
+  public func assess(_ observed: Observed, _ request: UpgradeRequest) throws(Failure) -> UpgradePlan {
+    var observed = observed
+    if observed.observation.commandLine.options.contains(where: { $0.name == "global" }) {
+      observed.observation.deviceTypes = try GuestView.deviceTypes(observed.monitor)
+    }
     let demands = try plan(observed, request).demands
-    return try TargetProbe.run(observed.observation, request, demands: demands, reactor: reactor)
+    let facts = try TargetProbe.run(observed.observation, request, demands: demands, reactor: reactor)
+    var plan = try plan(observed, request, target: facts)
+    // A binary that does not know the machine type has no formats for it either.
+    if facts.catalog.machines[observed.observation.live.machineType] != nil {
+      plan.judge(try StateFormats.compare(observed.observation, request, monitor: observed.monitor))
+    }
+    return plan
   }
 }
 

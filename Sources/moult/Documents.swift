@@ -8,6 +8,15 @@ struct TwinDocument: Encodable {
   var binary: String
   var root: String?
   var pid: Int32?
+
+  init(version: QEMUVersion?, binary: String, root: String?, pid: Int32? = nil) {
+    (self.version, self.binary, self.root, self.pid) = (version?.description, binary, root, pid)
+  }
+
+  /// The running one.
+  init(_ observation: Observation) {
+    self.init(version: observation.version, binary: observation.binary, root: observation.root, pid: observation.process.pid)
+  }
 }
 
 struct StepDocument: Encodable {
@@ -19,9 +28,39 @@ struct StepDocument: Encodable {
 
 struct BindingDocument: Encodable {
   var kind: String
+  var role: String?
   var address: String
+  /// The option that makes it, verbatim; empty if none does.
+  var option: String?
   var handover: String
   var why: String
+  var purpose: String?
+  /// Those of a running QEMU that hold it.
+  var descriptors: [DescriptorDocument]?
+
+  init(_ planned: PlannedBinding) { (kind, address, handover, why) = (planned.kind, planned.address, planned.handover, planned.why) }
+
+  init(_ inspected: InspectedBinding, isLive: Bool) {
+    let binding = inspected.binding
+    (kind, role, address, option) = (binding.kind.rawValue, binding.role.rawValue, binding.address, binding.option)
+    (handover, why) = (binding.handover.rawValue, binding.why)
+    purpose = binding.purpose.isEmpty ? nil : binding.purpose
+    descriptors = isLive ? inspected.descriptors.map(DescriptorDocument.init) : nil
+  }
+}
+
+struct DescriptorDocument: Encodable {
+  var fd: Int32
+  var type: String
+  var address: String
+  var peer: String?
+
+  init(_ descriptor: HeldDescriptor) {
+    fd = descriptor.number
+    type = descriptor.type
+    address = descriptor.address
+    peer = descriptor.peer
+  }
 }
 
 struct BlockerDocument: Encodable {
@@ -71,26 +110,24 @@ struct UpgradeDocument: Encodable {
     vm = plan.vm
     id = plan.id
     outcome = report.outcome == .needsPerson ? "failed" : report.outcome.rawValue
-    let observation = plan.observation
-    from = TwinDocument(
-      version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid)
+    from = TwinDocument(plan.observation)
     to = TwinDocument(
-      version: report.new?.version.description, binary: plan.request.binary, root: plan.request.root, pid: report.new?.process.pid)
+      version: report.new?.version ?? plan.target?.version, binary: plan.request.binary, root: plan.request.root, pid: report.new?.process.pid)
     memory = plan.memory.strategy.rawValue
     pause_ms = report.pauseMilliseconds
     total_ms = report.totalMilliseconds
     extra_memory_bytes = report.extraMemoryBytes
     steps = report.steps.map { StepDocument(name: $0.name.rawValue, start_ms: $0.start, end_ms: $0.end, outcome: $0.outcome) }
-    bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
+    bindings = plan.bindings.map(BindingDocument.init)
     warnings = plan.warnings
     notes = report.notes
-    if !plan.blockers.isEmpty {
-      blockers = plan.blockers.map(BlockerDocument.init)
+    if !report.blockers.isEmpty {
+      blockers = report.blockers.map(BlockerDocument.init)
       error = ErrorDocument(
         step: "plan",
         Failure(
           step: "plan the upgrade of", subject: plan.vm,
-          reason: plan.blockers.map { "\($0.option): \($0.reason)" }.joined(separator: "; "), hint: plan.blockers.first?.wayOut))
+          reason: report.blockers.map { "\($0.option): \($0.reason)" }.joined(separator: "; "), hint: report.blockers.first?.wayOut))
     }
     if let failure = report.failure { error = ErrorDocument(step: failure.step.rawValue, failure.failure) }
   }
@@ -141,9 +178,8 @@ struct PlanDocument: Encodable {
   init(_ plan: UpgradePlan, _ trial: Trial) {
     let observation = plan.observation
     vm = plan.vm
-    from = TwinDocument(
-      version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid)
-    to = TwinDocument(version: plan.target?.version.description, binary: plan.request.binary, root: plan.request.root, pid: nil)
+    from = TwinDocument(observation)
+    to = TwinDocument(version: plan.target?.version, binary: plan.request.binary, root: plan.request.root)
     machine = observation.live.machineType
     machine_alias = plan.foreignAlias.map { Alias(name: $0.alias, there: $0.machine) }
     memory = Memory(
@@ -156,7 +192,7 @@ struct PlanDocument: Encodable {
     }
     drift = observation.drift.map(DriftDocument.init)
     steps = plan.steps.map { Step(name: $0.name.rawValue, why: $0.why) }
-    bindings = plan.bindings.map { BindingDocument(kind: $0.kind, address: $0.address, handover: $0.handover, why: $0.why) }
+    bindings = plan.bindings.map(BindingDocument.init)
     warnings = plan.warnings
     blockers = plan.blockers.map(BlockerDocument.init)
   }

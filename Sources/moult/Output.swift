@@ -78,9 +78,18 @@ enum Output {
 
   static func size(_ bytes: UInt64) -> String { "\(decimals(Double(bytes) / 1_048_576, 1)) MiB" }
 
-  /// The beginning and the end of a text that is too long.
-  static func shortened(_ text: String, to count: Int) -> String {
-    text.count <= count ? text : "\(text.prefix(count - count / 3 - 1))…\(text.suffix(count / 3))"
+  /// How many columns a terminal has; nil for whatever is none: pipes and files get everything.
+  static func columns(_ descriptor: CInt) -> Int? {
+    var size = winsize()
+    guard isatty(descriptor) == 1, ioctl(descriptor, UInt(TIOCGWINSZ), &size) == 0, size.ws_col > 0 else { return nil }
+    return Int(size.ws_col)
+  }
+
+  /// The beginning and the end of a text that does not fit into a line of the terminal beside `others` columns.
+  static func shortened(_ text: String, beside others: Int = 0, on descriptor: CInt = 1) -> String {
+    guard let columns = columns(descriptor) else { return text }
+    let room = max(columns - others, 40)
+    return text.count <= room ? text : "\(text.prefix(room - room / 3 - 1))…\(text.suffix(room / 3))"
   }
 
   /// Columns as wide as their widest cell.

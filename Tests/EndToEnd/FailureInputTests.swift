@@ -98,8 +98,14 @@ extension FailureTests {
       let older = QEMUVersion.v7_2.destination
       // 7.2 on the host: for a VM that lives in a tree, the host's root is asked for.
       let target = older + ["--root", "/"]
-      try patient.moult(["plan", patient.name] + target, exits: 3, saying: ["pc-q35-10.0", "does not know"])
-      try patient.moult(["upgrade", patient.name] + target, exits: 1, saying: ["machine"])
+      for command in ["plan", "upgrade"] {
+        let watch = Watch { [vm = patient.vm] in vm.processes }
+        let outcome = try patient.moult([command, patient.name] + target + ["--hold", "--format", "json"], exits: 3, saying: [])
+        #expect(watch.stop() == [patient.pid], "nothing was started with the VM's arguments")
+        let blockers = try outcome.json()["blockers"].array
+        #expect(blockers.map { $0["what"].string } == ["-machine pc-q35-10.0"], "the one reason: \(blockers)")
+        #expect(try outcome.json()["warnings"].array.allSatisfy { $0.string?.contains("formats") == false }, "and no echo of it")
+      }
       try patient.expectUntouched()
       patient.expectHealthy()
     }

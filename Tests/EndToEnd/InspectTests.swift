@@ -48,13 +48,44 @@ extension EndToEnd {
         #expect(Self.binding(answer, (vm.configuration.pidfile as NSString).lastPathComponent)["descriptors"].array.count == 1)
         #expect(Self.binding(answer, (vm.configuration.diskImage as NSString).lastPathComponent)["descriptors"].array.count == 1)
         let backing = Self.binding(answer, (vm.configuration.backingImage as NSString).lastPathComponent)
+        #expect(backing["role"].string == "share")
         #expect(backing["kind"].string == "disk" && backing["option"].string == "" && backing["descriptors"].array.count == 1)
         #expect(!answer["blockers"].array.isEmpty, "a TCP port that has a client")
         #expect(answer["process"]["user"].int == 0)
+        // Nothing that is there only because somebody looks, however often.
+        for _ in 0..<10 {
+          let again = try Self.inspect("e2e-inspect")
+          #expect(again["descriptors"] == answer["descriptors"] && again["bindings"] == answer["bindings"], "\(again)")
+        }
 
         // Nothing is held, nothing has changed.
         #expect(Directory.entries("/run/moult").filter { $0.hasPrefix("e2e-inspect") } == [])
         try vm.mustBeWell()
+        vm.end()
+      }
+    }
+
+    @Test func `RAM that was handed over is one binding under its own name, and QEMU's own sockets and memory are none`() throws {
+      try leavingNothing {
+        let vm = try LabVM(
+          VMConfiguration("e2e-inspect-own") {
+            $0.memory = .file()
+            let spice = $0.home + "/spice.sock"
+            $0.extraArguments = ["-spice", "unix=on,addr=\(spice),disable-ticketing=on", "-device", "qxl-vga"]
+          })
+        defer { vm.end() }
+        func mustBeClean(_ where: String) throws {
+          let answer = try Self.inspect("e2e-inspect-own")
+          let memory = answer["bindings"].array.filter { $0["kind"].string == "memory" || $0["address"].string == vm.configuration.memoryFile }
+          #expect(memory.map { $0["address"].string } == [vm.configuration.memoryFile], "\(`where`): \(memory)")
+          #expect(memory.first?["descriptors"].array.isEmpty == false)
+          #expect(answer["bindings"].array.allSatisfy { $0["option"].string != "" }, "\(`where`): \(answer["bindings"])")
+          #expect(answer["blockers"].array.isEmpty, "\(`where`): \(answer["blockers"])")
+          #expect(answer["descriptors"].array.contains { $0["type"].string == "socket pair of its own" })
+        }
+        try mustBeClean("7.2")
+        try vm.mustUpgrade(to: .v7_2)
+        try mustBeClean("after the upgrade")
         vm.end()
       }
     }

@@ -64,11 +64,35 @@ import Testing
     (["-blockdev", "qcow2,node-name=a,shape=round"], "block driver qcow2 has no option shape in QEMU 11.1.0"),
     (["-smp", "4,modules=2"], "the option has no modules in QEMU 11.1.0"),
     (["-vga", "qxl"], "QEMU 11.1.0 has no graphics card qxl"),
-    (["-global", "virtio-blk-pci.x=1"], "device virtio-blk-pci has no property x in QEMU 11.1.0"),
     (["-soundhw", "hda"], "QEMU 11.1.0 does not know -soundhw any more"),
     (["-runas", "nobody"], "QEMU 11.1.0 does not know -runas any more"),
   ]
   @Test(arguments: unknown) func isNotKnown(words: [String], reason: String) { #expect(Self.unmet(words) == [reason]) }
+
+  @Test(arguments: [
+    ("virtio-blk-pci.x=1", "-global virtio-blk-pci.x=1: virtio-blk-pci has no property x in QEMU 11.1.0; the VM has no such device, so it passes over this"),
+    ("nothing.x=1", "-global nothing.x=1: QEMU 11.1.0 has no device nothing; it passes over this"), ("virtio-blk-pci.addr=1", nil),
+  ] as [(String, String?)])
+  func aDefaultForDevicesThatTheVMHasNotIsPassedOver(value: String, warning: String?) {
+    let demands = Demands(CommandLine(argv: ["qemu", "-global", value]), live: .empty)
+    #expect(demands.unmet(by: Self.catalog, version: QEMUVersion(major: 11, minor: 1)) == [])
+    #expect(demands.unheeded(by: Self.catalog, version: QEMUVersion(major: 11, minor: 1)) == [warning].compactMap(\.self))
+  }
+
+  @Test func aDefaultForADeviceThatTheVMHasMustBeKnown() {
+    // QEMU would not start.
+    #expect(Self.unmet(["-global", "virtio-blk-pci.x=1"]) { $0.devices = ["a": "virtio-blk-pci"] }
+      == ["device virtio-blk-pci has no property x in QEMU 11.1.0"])
+    #expect(Self.unmet(["-global", "virtio-blk-pci.x=1"]) { $0.anonymousDevices = ["virtio-blk-pci"] }.count == 1)
+    let global = CommandLine(argv: ["qemu", "-global", "virtio-blk-pci.x=1"])
+    let ownDevices = Demands(global, live: .empty, present: ["virtio-blk-pci"])
+    #expect(ownDevices.unmet(by: Self.catalog, version: QEMUVersion(major: 11, minor: 1)).count == 1)
+    // Newer ones make one of each network card, whether the VM has it or not.
+    var catalog = Self.catalog
+    catalog.properties["virtio-blk-pci"] = ["netdev"]
+    let version = { (major: Int) in Demands(global, live: .empty).unmet(by: catalog, version: QEMUVersion(major: major, minor: 2)).count }
+    #expect(version(7) == 0 && version(8) == 1)
+  }
 
   @Test func anOptionCanBeTooNew() {
     let old = QEMUVersion(major: 5, minor: 2)

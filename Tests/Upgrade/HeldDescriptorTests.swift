@@ -94,6 +94,31 @@ import Testing
     #expect(held(15)?.kind == nil && held(15)?.type.contains("gone") ?? false)
   }
 
+  @Test func `a socket pair of QEMU's own is nobody else's`() {
+    // SPICE's display worker: both ends are in the process.
+    let tables = SocketTables(unix: [Self.unix(40, .established, peer: 41), Self.unix(41, .established, peer: 40), Self.unix(42, .established, peer: 43)], internet: [])
+    func held(_ inode: UInt64, own: Set<UInt64>) -> HeldDescriptor {
+      HeldDescriptor.classify(Self.open(9, "socket:[\(inode)]", S_IFSOCK), tables, own: own)
+    }
+    #expect(held(40, own: [40, 41]).kind == nil && held(40, own: [40, 41]).type == "socket pair of its own")
+    #expect(held(40, own: [40]).kind == .unixSocket, "the other end is another process's")
+    #expect(held(42, own: [40, 41, 42]).kind == .unixSocket)
+  }
+
+  @Test func `RAM that came by descriptor is all descriptors of that file, and has its name`() {
+    let option = "-object memory-backend-file,id=m,size=1G,mem-path=/proc/self/fd/5,share=on"
+    var description = MachineDescription(CommandLine(argv: ["qemu", "-nodefaults", "-object", String(option.dropFirst(8)), "-machine", "memory-backend=m"]))
+    let open = [Self.open(5, "/dev/shm/vm.ram", inode: 80), Self.open(13, "/dev/shm/vm.ram", inode: 80), Self.open(14, "/memfd:displaysurface (deleted)", inode: 81)]
+    Observer.nameMemory(&description, descriptors: open)
+    let match = BindingMatch(
+      descriptors: open.map { HeldDescriptor.classify($0, Self.nothing) }, identity: { _ in nil }, memory: [option: FileIdentity(device: 5, inode: 80)])
+    let result = match.match(description.bindings.filter { $0.kind == .memory }, nodes: [:])
+    #expect(result.map(\.binding.address) == ["/dev/shm/vm.ram"] && result.map { $0.descriptors.map(\.number) } == [[5, 13]])
+    var nameless = MachineDescription(CommandLine(argv: ["qemu", "-object", String(option.dropFirst(8)), "-machine", "memory-backend=m"]))
+    Observer.nameMemory(&nameless, descriptors: [Self.open(5, "/memfd:moult-m (deleted)")])
+    #expect(nameless.bindings.first { $0.kind == .memory }?.address == "memfd:m")
+  }
+
   @Test func `bindings have their descriptors, and what is left over is a binding`() {
     let bindings = MachineDescription(
       CommandLine(argv: [
@@ -102,8 +127,8 @@ import Testing
       ])
     ).bindings
     let identities = ["q": UInt64(0x1_0000_0046), "/top": 71].mapValues { FileIdentity(device: 5, inode: $0) }
-    let match = BindingMatch(descriptors: Self.held, identity: { identities[$0] }, memory: ["-object memory-backend-memfd,id=m,size=1G": 32])
-    let result = match.match(bindings, nodes: ["/top", "/base"])
+    let match = BindingMatch(descriptors: Self.held, identity: { identities[$0] }, memory: ["-object memory-backend-memfd,id=m,size=1G": FileIdentity(device: 5, inode: 73)])
+    let result = match.match(bindings, nodes: ["/top": false, "/base": true])
     func numbers(_ address: String) -> [Int32]? { result.first { $0.binding.address == address }?.descriptors.map(\.number) }
     #expect(numbers("q") == [10, 11])
     #expect(numbers("127.0.0.1:5977") == [20, 21, 23])
@@ -112,11 +137,12 @@ import Testing
     #expect(numbers("memfd:m") == [32])
     let extra = result.dropFirst(bindings.count)
     #expect(extra.map(\.binding.address) == ["/base"])
+    #expect(extra.first?.binding.role == .share, "QEMU reads it, whatever right it has it open with")
     #expect(extra.first?.binding.kind == .disk && extra.first?.binding.handover == .reopen && extra.first?.binding.option == "")
     // Nobody was asked about block nodes: a file is all that is known.
     #expect(match.match(bindings, nodes: nil).last?.binding.kind == .file)
     // Without options everything that is the outside's is one.
-    #expect(match.match([], nodes: nil).map { $0.descriptors[0].number } == [10, 11, 13, 20, 21, 23, 30, 31, 32])
+    #expect(match.match([], nodes: nil).map { $0.descriptors[0].number } == [10, 11, 13, 20, 21, 23, 30, 31], "a memory file is its own")
     #expect(match.match([], nodes: nil).filter { $0.binding.handover == .refuse }.count == 6)
   }
 

@@ -1,4 +1,5 @@
 import Kernel
+import QEMU
 import Testing
 
 @testable import Upgrade
@@ -60,6 +61,21 @@ import Testing
     // Damaged ones are passed over.
     try history.put("report.json", Array("{".utf8), of: "u110")
     #expect(try history.entries().count == History.most)
+  }
+
+  @Test(arguments: [
+    (UpgradeReport.Outcome.held, UpgradeReport.Outcome.rolledBack, "rolled-back"), (.held, .committed, "committed"), (.failed, .rolledBack, "failed"),
+    (.committed, .rolledBack, "committed"),
+  ])
+  func whatWasHeldIsWhatBecameOfIt(first: UpgradeReport.Outcome, then: UpgradeReport.Outcome, outcome: String) throws {
+    let history = History(Scratch().state)
+    let plan = Fixture.plan(target: Fixture.target(QEMUVersion(major: 10, minor: 0), machines: []))
+    try history.add(HistoryEntry(plan, Self.report(first), takesBack: false))
+    history.settle(plan.id, then)
+    history.settle("nothing", then)
+    let entry = try history.entry(plan.id)
+    #expect(entry?.outcome == outcome)
+    #expect(entry?.to.version == "10.0.0", "known before anything was started")
   }
 
   @Test(arguments: [0, 1, 511, 512, 513]) func aTarMemberIsWholeBlocks(size: Int) {

@@ -4,6 +4,8 @@ extension CommandLine {
     var option: CommandOption
     /// Names the word at fault.
     var reason: String
+
+    static let wayOut = "check the command line: QEMU itself refuses it"
   }
 
   /// Keys that no QEMU knows, ids that are none, and ids given twice. (Unknown options, missing values and

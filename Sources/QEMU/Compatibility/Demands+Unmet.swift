@@ -22,7 +22,7 @@ extension Demands {
       }
       // What QEMU does not describe, the launched one will tell.
       guard let known = catalog.properties[demand.type] else { continue }
-      for property in demand.properties where !Self.isKnown(property, in: known) {
+      for property in demand.properties where !Self.isKnown(property, in: known) && !Self.isIdle(demand, known, version) {
         block(
           demand.option, "\(demand.what) \(demand.name) has no property \(property) in \(there)",
           "choose another QEMU, or restart the VM without \(property)")
@@ -50,6 +50,23 @@ extension Demands {
       }
     }
     return blockers
+  }
+
+  /// What the binary takes without effect, each in a sentence.
+  public func unheeded(by catalog: BinaryCatalog, version: QEMUVersion) -> [String] {
+    types.filter(\.isIdle).flatMap { demand -> [String] in
+      guard catalog.types.contains(demand.type) else { return ["\(demand.option): QEMU \(version) has no device \(demand.name); it passes over this"] }
+      guard let known = catalog.properties[demand.type], Self.isIdle(demand, known, version) else { return [] }
+      return demand.properties.filter { !Self.isKnown($0, in: known) }.map {
+        "\(demand.option): \(demand.name) has no property \($0) in QEMU \(version); the VM has no such device, so it passes over this"
+      }
+    }
+  }
+
+  /// From 8.0 on QEMU makes one of each model of network card when it starts, to see whether it is one.
+  /// Source: `qemu_get_nic_models` in net/net.c.
+  private static func isIdle(_ demand: TypeDemand, _ known: Set<String>, _ version: QEMUVersion) -> Bool {
+    demand.isIdle && !(known.contains("netdev") && version >= QEMUVersion(major: 8, minor: 0))
   }
 
   /// `nodelay` is a key of its own to some QEMUs and `delay` switched off to others.

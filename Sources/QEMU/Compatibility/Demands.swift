@@ -16,6 +16,8 @@ public struct Demands: Sendable, Equatable {
     var isDevice: Bool
     /// No reason to refuse if it is missing: QEMU does without, or it is looked at elsewhere.
     var isOptional = false
+    /// A default for devices of which the VM has none: QEMU warns of a property that they do not have, and goes on.
+    var isIdle = false
   }
   /// A variant by its name, and the members it is given.
   struct VariantDemand: Sendable, Equatable {
@@ -44,7 +46,9 @@ public struct Demands: Sendable, Equatable {
 
   /// - Parameters:
   ///   - live: resolves aliases of devices (`virtio-blk` is `virtio-blk-pci` on a PC) as the running QEMU did.
-  public init(_ commandLine: CommandLine, live: LiveMachine) {
+  ///   - present: types of devices that the machine has of its own.
+  public init(_ commandLine: CommandLine, live: LiveMachine, present: Set<String> = []) {
+    let present = present.union(live.devices.values).union(live.anonymousDevices)
     machineType = live.machineType
     options = commandLine.options.filter { !$0.isImage }
     var anonymous = live.anonymousDevices[...]
@@ -77,7 +81,7 @@ public struct Demands: Sendable, Equatable {
         guard let accelerator = parameters["accel"] else { continue }
         demand("accelerator", accelerator + "-accel", named: accelerator, Self.keys(parameters, except: ["accel"]), option)
       case "cpu": cpu(option, ending: Self.cpuEnding(commandLine.program, machineType: live.machineType))
-      case "global": global(option, parameters)
+      case "global": global(option, parameters, present: present)
       case "vga": vga(option)
       case "netdev", "nic":
         guard let type = parameters["type"] else { continue }
@@ -149,7 +153,7 @@ public struct Demands: Sendable, Equatable {
     return program.hasSuffix("i386") ? "-i386-cpu" : "-x86_64-cpu"
   }
 
-  private mutating func global(_ option: CommandOption, _ parameters: OptionValue) {
+  private mutating func global(_ option: CommandOption, _ parameters: OptionValue, present: Set<String>) {
     var (driver, property) = (parameters["driver"], parameters["property"])
     if driver == nil, let word = option.value?.split(separator: "=", maxSplits: 1).first {
       let parts = word.split(separator: ".", maxSplits: 1).map(String.init)
@@ -158,6 +162,7 @@ public struct Demands: Sendable, Equatable {
     guard let driver, let property else { return }
     // QEMU only warns of a type that it does not know.
     demand("device", driver, [property], option, isDevice: true, isOptional: true)
+    types[types.count - 1].isIdle = !present.contains(driver)
   }
 
   private mutating func vga(_ option: CommandOption) {

@@ -36,7 +36,7 @@ struct Describer {
   }
 
   mutating func describe() -> MachineDescription {
-    for fault in commandLine.faults { block(fault.option, fault.reason, "check the command line: QEMU itself refuses it") }
+    for fault in commandLine.faults { block(fault.option, fault.reason, CommandLine.Fault.wayOut) }
     let superseded = commandLine.superseded
     for (place, option) in commandLine.options.enumerated() where !superseded.contains(place) {
       self.place = place

@@ -69,6 +69,13 @@ public struct MachineDescription: Sendable, Equatable {
     return all.filter { seen.insert($0).inserted }
   }
 
+  /// Gives the bindings of a memory backend another address than the one in its option.
+  public mutating func setAddress(_ address: String, ofMemory option: String) {
+    for index in bindings.indices where bindings[index].kind == .memory && bindings[index].option == option {
+      bindings[index].address = address
+    }
+  }
+
   /// Of a command line whose configuration files have been read.
   /// - Parameter isPart: some options out of a command line: what QEMU adds by itself is left out.
   public init(_ expanded: ExpandedCommandLine, isPart: Bool = false) {

@@ -27,6 +27,8 @@ public final class Executor {
   var extraMemory: UInt64?
   /// Somebody let the old QEMU run on after the guest ran in the new one.
   var wasContinuedTwice = false
+  /// In what the new QEMU turned out not to be the old one's twin.
+  var differences: [String] = []
   /// CPU features that the new QEMU has over the old one, if the two differ in nothing else.
   var gainedFeatures: [String] = []
   var isLocked = false
@@ -116,9 +118,11 @@ public final class Executor {
   }
 
   func report(_ outcome: UpgradeReport.Outcome, failure: (StepName, Failure)? = nil) -> UpgradeReport {
-    UpgradeReport(
+    var report = UpgradeReport(
       outcome: outcome, pauseMilliseconds: record.pauseMilliseconds, totalMilliseconds: host.now() - began,
-      extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes, gainedFeatures: gainedFeatures)
+      extraMemoryBytes: extraMemory, new: record.new, steps: steps, failure: failure, notes: notes, differences: differences, gainedFeatures: gainedFeatures)
+    if outcome == .refused { report.blockers = plan?.blockers ?? [] }
+    return report
   }
 }
 

@@ -97,9 +97,7 @@ extension LinuxHost {
         throw error
       }
     } catch {
-      var failure = error
-      if failure.hint == nil, failure.step == "execute" { failure.hint = "is it a QEMU for this machine, and are its libraries there?" }
-      throw failure
+      throw error.hintingAtLibraries
     }
   }
 
@@ -149,6 +147,15 @@ extension LinuxHost {
     }
     return Failure(
       step: "start the new QEMU", subject: plan.request.binary, reason: reason,
-      hint: "moult plan \(plan.vm) --to \(plan.request.binary)\(plan.request.root.map { " --root \($0)" } ?? "") tells more")
+      hint: "\(plan.command) tells more")
+  }
+}
+
+extension Failure {
+  /// Of a program that could not be executed: what may be missing.
+  var hintingAtLibraries: Failure {
+    var failure = self
+    if hint == nil, step == Launching.executeStep { failure.hint = "is it a QEMU for this machine, and are its libraries there?" }
+    return failure
   }
 }

@@ -190,6 +190,7 @@ public final class LinuxHost: Host {
           return
         }
         if let kept = superseded.kept { try dropRuntime(kept) }
+        History(state).settle(superseded.id, .rolledBack)
       }
       rememberJournal()
       try state.remove(key)
@@ -258,9 +259,15 @@ public final class LinuxHost: Host {
     try monitor(side).execute(name, arguments, seconds: seconds)
   }
 
+  /// The first version whose `migrate-incoming` has `exit-on-error`. Source: qapi/migration.json.
+  private static let survivesFailedLoad = QEMUVersion(major: 9, minor: 1)
+
   public func startMigration() throws(Failure) {
     guard let migrationStream else { throw Failure(step: "migrate", subject: "", reason: "there is no stream") }
-    _ = try monitor(.new).execute("migrate-incoming", ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")])
+    var incoming: [String: JSONValue] = ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")]
+    // One that lives on after a failed load can be asked for the reason.
+    if let version = try monitor(.new).version, version >= Self.survivesFailedLoad { incoming["exit-on-error"] = false }
+    _ = try monitor(.new).execute("migrate-incoming", .object(incoming))
     _ = try monitor(.old).execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
     self.migrationStream = nil
     _ = try monitor(.old).execute("migrate", ["uri": "fd:moult-migration"])
@@ -300,12 +307,16 @@ public final class LinuxHost: Host {
     if !isAlive(.new) { reasons.append("the new QEMU has ended") }
     for side in [Side.old, .new] where isAlive(side) {
       do {
-        if let text = try command(side, "query-migrate", nil)["error-desc"]?.string { reasons.append("\(side.rawValue): \(text)") }
+        if let text = try command(side, "query-migrate", nil)["error-desc"]?.string { reasons.append("the \(side.rawValue) one says: \(text)") }
       } catch {
         reasons.append("\(side.rawValue): \(error)")
       }
     }
-    if let text = newMessages() { reasons.append(text) }
+    if let text = newMessages() {
+      reasons.append("the new one's last words: \(text)")
+    } else if !isAlive(.new), messages == nil {
+      reasons.append("what it said went where the VM's messages go, and cannot be read back there (/dev/null, a pipe, a terminal)")
+    }
     return Failure(step: "migrate", subject: "", reason: reasons.joined(separator: "; "))
   }
 
@@ -319,8 +330,11 @@ public final class LinuxHost: Host {
   /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
   func newMessages(lines: Int = 3) -> String? {
     guard let messages else { return nil }
+    let size: Int64
+    do { size = try Files.status(of: messages.file.raw).size } catch { return "its messages cannot be read (\(error))" }
+    // Its end, where the reason is.
     var bytes = [UInt8](repeating: 0, count: 200 * max(lines, 10))
-    let count = pread(messages.file.raw, &bytes, bytes.count, off_t(messages.offset))
+    let count = pread(messages.file.raw, &bytes, bytes.count, off_t(max(messages.offset, size - Int64(bytes.count))))
     guard count > 0 else { return nil }
     let text = String(decoding: bytes[..<count], as: UTF8.self).trimmingWhitespace
     return text.isEmpty ? nil : text.split(separator: "\n").suffix(lines).joined(separator: lines > 3 ? "\n" : " / ")

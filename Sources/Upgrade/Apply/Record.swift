@@ -118,6 +118,10 @@ public struct UpgradeReport: Sendable {
   public var failure: (step: StepName, failure: Failure)?
   /// What could not be undone or tidied up, each in a sentence.
   public var notes: [String]
+  /// Why it was refused.
+  public var blockers: [Blocker] = []
+  /// In what the new QEMU turned out not to be the old one's twin.
+  var differences: [String] = []
   /// Why the comparison failed, if it would not with these CPU features switched off.
   var gainedFeatures: [String] = []
 }

@@ -69,7 +69,7 @@ extension Executor {
     let new = try host.live(.new, like: old)
     let comparison = try TwinComparison(of: new, and: old, on: host)
     if !comparison.differences.isEmpty {
-      gainedFeatures = comparison.gainedFeatures
+      (differences, gainedFeatures) = (comparison.differences, comparison.gainedFeatures)
       throw Failure(
         step: "compare the twins of", subject: plan.vm,
         reason: "the new QEMU's machine is not the VM's: " + comparison.differences.joined(separator: "; "), hint: TwinComparison.wayOut)
@@ -160,7 +160,15 @@ extension Executor {
   /// dies meanwhile may have sent everything before: that is looked at when this is undone.
   private func switchOver(_ plan: UpgradePlan) throws(Failure) {
     if holdsAtGate(plan) { _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds) }
-    _ = try host.awaitMigration(.new, states: ["completed"], seconds: pauseSeconds, peerMustLive: true)
+    do throws(Failure) {
+      _ = try host.awaitMigration(.new, states: ["completed"], seconds: pauseSeconds, peerMustLive: true)
+    } catch {
+      var failure = error
+      if failure.hint == nil, host.isAlive(.old) {
+        failure.hint = "if it did not load the device state: \(plan.command) names what the two do not share; the guest may use more than is known beforehand"
+      }
+      throw failure
+    }
     newHoldsGuest = true
     // Until the old QEMU reports the end it could still fail and run on by itself. Dead, it cannot.
     do {

@@ -11,6 +11,11 @@ struct TwinComparison {
   static let wayOut =
     "the live VM has changed since its command line was written, or the versions differ: undo the change, or choose another QEMU, or restart the VM in the new one"
 
+  /// The differences as reasons against an upgrade.
+  static func blockers(_ differences: [String]) -> [Blocker] {
+    differences.map { Blocker(option: "trial", reason: "the new QEMU's machine is not the VM's: \($0)", wayOut: wayOut) }
+  }
+
   /// A new QEMU that could not be compared.
   init(failure: Failure) { differences = ["\(failure)"] }
 

@@ -67,8 +67,23 @@ public struct History: Sendable {
     do { return try JSONDecoder().decode(HistoryEntry.self, from: Data(bytes)) } catch { return nil }
   }
 
+  /// Notes what became of an upgrade that was held. Failing to is no reason to fail what is done already: it is said.
+  func settle(_ id: String, _ outcome: UpgradeReport.Outcome) {
+    do throws(Failure) {
+      guard var entry = try entry(id), entry.outcome.hasSuffix(UpgradeReport.Outcome.held.rawValue) else { return }
+      entry.outcome = outcome.rawValue
+      try store(entry)
+    } catch { FileDescriptorOutput.error("moult: could not note in the history that \(id) is \(outcome.rawValue): \(error)") }
+  }
+
   /// Writes an entry, and forgets the oldest of this VM beyond ``most``.
   func add(_ entry: HistoryEntry) throws(Failure) {
+    try store(entry)
+    let same = try entries().filter { $0.key == entry.key }
+    for old in same.dropLast(Self.most) { try Files.removeTree(directory(old.id)) }
+  }
+
+  private func store(_ entry: HistoryEntry) throws(Failure) {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     let data: Data
@@ -76,8 +91,6 @@ public struct History: Sendable {
       throw Failure(step: "write the history of", subject: entry.vm, reason: "\(error)")
     }
     try put("report.json", Array(data), of: entry.id)
-    let same = try entries().filter { $0.key == entry.key }
-    for old in same.dropLast(Self.most) { try Files.removeTree(directory(old.id)) }
   }
 
   /// Puts a file into an upgrade's directory, in place of a former one of that name.
@@ -105,7 +118,7 @@ extension HistoryEntry {
     self.init(
       id: plan.id, vm: plan.vm, key: plan.key, outcome: outcome.rawValue,
       from: Twin(version: observation.version.description, binary: observation.binary, root: observation.root, pid: observation.process.pid),
-      to: Twin(version: report.new?.version.description, binary: plan.request.binary, root: plan.request.root, pid: report.new?.process.pid),
+      to: Twin(version: (report.new?.version ?? plan.target?.version)?.description, binary: plan.request.binary, root: plan.request.root, pid: report.new?.process.pid),
       memory: plan.memory.strategy.rawValue, report, arguments: Redaction.of(observation.arguments))
   }
 

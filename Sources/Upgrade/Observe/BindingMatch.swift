@@ -7,14 +7,14 @@ struct BindingMatch {
   var descriptors: [HeldDescriptor]
   /// What a path of the command line leads to; nil when it leads nowhere.
   var identity: (String) -> FileIdentity?
-  /// The descriptors of RAM backends by the options that make them.
-  var memory: [String: Int32]
+  /// The files of RAM backends by the options that make them.
+  var memory: [String: FileIdentity]
   /// The descriptors of `/dev/fdset/N` by N, in the order of the options that put them there.
   var sets: [Int: [Int32]] = [:]
 
   /// Each binding with its descriptors, then the descriptors that no binding explains as bindings of their own.
-  /// - Parameter nodes: files that QEMU says are block nodes; nil if it was not asked.
-  func match(_ bindings: [Binding], nodes: Set<String>?) -> [InspectedBinding] {
+  /// - Parameter nodes: files that QEMU says are block nodes, and whether it only reads them; nil if it was not asked.
+  func match(_ bindings: [Binding], nodes: [String: Bool]?) -> [InspectedBinding] {
     var claimed: Set<Int32> = []
     var result: [InspectedBinding] = []
     var rest = sets
@@ -31,14 +31,16 @@ struct BindingMatch {
       result.append(InspectedBinding(binding: binding, descriptors: held.sorted { $0.number < $1.number }))
     }
     for descriptor in descriptors where !claimed.contains(descriptor.number) {
-      guard let kind = descriptor.kind else { continue }
+      // A memory file has no name that anybody could know: what no option explains is QEMU's own (its screen).
+      guard let kind = descriptor.kind, kind != .memory else { continue }
       result.append(InspectedBinding(binding: Self.unexplained(descriptor, kind, nodes: nodes), descriptors: [descriptor]))
     }
     return result
   }
 
   private func holds(_ descriptor: HeldDescriptor, _ binding: Binding) -> Bool {
-    if binding.kind == .memory { return memory[binding.option] == descriptor.number || isFile(descriptor, binding) }
+    if binding.kind == .memory, let file = memory[binding.option] { return descriptor.file == file }
+    if binding.kind == .memory { return isFile(descriptor, binding) }
     // A descriptor that was passed by number. The command line's number may be another one's by now, but not of that kind.
     if Self.numbers(binding).contains(descriptor.number) { return descriptor.kind != nil }
     switch descriptor.kind {
@@ -90,15 +92,16 @@ struct BindingMatch {
     return Int(binding.purpose.dropFirst(prefix.count).prefix { $0.isNumber })
   }
 
-  private static func unexplained(_ descriptor: HeldDescriptor, _ kind: Binding.Kind, nodes: Set<String>?) -> Binding {
-    let isNode = nodes?.contains(descriptor.address) ?? false
+  private static func unexplained(_ descriptor: HeldDescriptor, _ kind: Binding.Kind, nodes: [String: Bool]?) -> Binding {
+    let onlyRead = nodes?[descriptor.address]
+    let isNode = onlyRead != nil
     let isFile = [.file, .disk, .directory, .memory].contains(kind)
     let why = isNode
       ? "no option names it, but it is a block node of the running QEMU: a backing file, a snapshot or a disk that was plugged in"
       : "no option explains descriptor \(descriptor.number)"
         + (isFile ? ": opened over QMP, or by what an option loads" : ", so no step carries it over")
     return Binding(
-      kind: isNode ? .disk : kind, role: descriptor.role, address: descriptor.address, option: "",
+      kind: isNode ? .disk : kind, role: onlyRead ?? false ? .share : descriptor.role, address: descriptor.address, option: "",
       handover: isFile ? .reopen : .refuse, why: why, purpose: "")
   }
 }

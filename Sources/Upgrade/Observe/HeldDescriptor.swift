@@ -66,11 +66,12 @@ extension HeldDescriptor {
   ]
 
   /// What a descriptor is. Who is at the other end of a socket is filled in by ``named(peers:)``.
-  static func classify(_ descriptor: OpenDescriptor, _ tables: SocketTables) -> HeldDescriptor {
+  /// - Parameter own: inodes of the process's sockets.
+  static func classify(_ descriptor: OpenDescriptor, _ tables: SocketTables, own: Set<UInt64> = []) -> HeldDescriptor {
     var held: HeldDescriptor
     let (path, deleted) = descriptor.path
     if let inode = descriptor.socketInode {
-      held = socket(descriptor.number, inode, tables)
+      held = socket(descriptor.number, inode, tables, own: own)
     } else if descriptor.target.hasPrefix("anon_inode:") {
       let name = String(descriptor.target.dropFirst("anon_inode:".count))
       let isKVM = name.hasPrefix("kvm-vcpu") || name == "kvm-vm"
@@ -94,13 +95,16 @@ extension HeldDescriptor {
     } else {
       held = HeldDescriptor(number: descriptor.number, type: deleted ? "deleted file" : "file", kind: .file, address: path)
     }
-    if held.file == nil, !descriptor.target.hasPrefix("socket:") { held.file = descriptor.status.identity }
+    if held.file == nil, !descriptor.target.hasPrefix("socket:") {
+      held.file = descriptor.status.identity
+      if [.file, .disk].contains(held.kind), !descriptor.isWritable { held.role = .share }
+    }
     // Where standard streams go is part of how it was started, not of the VM.
     if descriptor.number <= 2, held.kind != .pty { held.kind = nil }
     return held
   }
 
-  private static func socket(_ number: Int32, _ inode: UInt64, _ tables: SocketTables) -> HeldDescriptor {
+  private static func socket(_ number: Int32, _ inode: UInt64, _ tables: SocketTables, own: Set<UInt64>) -> HeldDescriptor {
     if let entry = tables.unix[inode] {
       var held = HeldDescriptor(number: number, type: "unix socket", kind: .unixSocket, address: entry.path ?? "")
       switch entry.state {
@@ -118,6 +122,10 @@ extension HeldDescriptor {
           break
         }
         if entry.path == nil { held.address = tables.unix[peer]?.path ?? "" }
+        if entry.isInternalPair(of: own) {
+          held.type = "socket pair of its own"
+          held.kind = nil
+        }
       default: if entry.path == nil { held.kind = nil }
       }
       return held

@@ -13,13 +13,15 @@ extension Session {
     inspection.pid = pid
     inspection.process = try InspectedProcess(pid: pid, root: root)
 
-    // What needs QMP first: the connection that it makes is closed before the descriptors are read.
-    var observation: Observation?
-    do throws(Failure) { observation = try observe(String(pid)).observation } catch {
+    // Kept to the end: closed, the connection would be among QEMU's descriptors until QEMU has noticed, and be nobody's.
+    var observed: Observed?
+    defer { withExtendedLifetime(observed) {} }
+    do throws(Failure) { observed = try observe(String(pid)) } catch {
       inspection.notes.append(
         "QEMU was not asked over QMP (\(error)): run state, resolved machine type, what has changed since the start, and what blocks because of it, are not known"
           + (error.hint.map { "; \($0)" } ?? ""))
     }
+    let observation = observed?.observation
     let base: String
     if let observation {
       base = observation.base
@@ -54,13 +56,15 @@ extension Session {
       }
     }
 
-    let descriptors = try ProcFS.openDescriptors(of: pid)
+    var descriptors = try ProcFS.openDescriptors(of: pid)
     let tables = try SocketTables.read(of: pid)
+    try tables.removeTransient(from: &descriptors, of: pid, monitor: observed?.monitor.descriptor)
+    let own = Set(descriptors.compactMap(\.socketInode))
     let ends = Dictionary(
       descriptors.compactMap { descriptor in descriptor.socketInode.flatMap(tables.peer).map { (descriptor.number, $0) } }) { first, _ in first }
     let holders = try SocketHolders.find(Set(ends.values))
     let held = HeldDescriptor.joined(
-      descriptors.map { HeldDescriptor.classify($0, tables) }, peers: ends.compactMapValues { holders[$0]?.description })
+      descriptors.map { HeldDescriptor.classify($0, tables, own: own) }, peers: ends.compactMapValues { holders[$0]?.description })
     let absolute = { (path: String) in path.hasPrefix("/") ? path : Stage.join(base, path) }
     let view = try FileView.of(pid, tree: nil)
     var identities: [String: FileIdentity] = [:]
@@ -68,20 +72,43 @@ extension Session {
       // What cannot be looked up is no file that QEMU has open.
       do { identities[address] = try view.status(absolute(address), pid: pid)?.identity } catch {}
     }
-    var memory: [String: Int32] = [:]
-    for (backend, observed) in zip(
+    var memory: [String: FileIdentity] = [:]
+    for (backend, seen) in zip(
       description.guestRAM, try Observer.memory(description, pid: pid, absolute: absolute, descriptors: descriptors))
     {
-      if let number = observed.descriptor { memory[backend.option] = number }
+      if let file = descriptors.first(where: { $0.number == seen.descriptor }) { memory[backend.option] = file.status.identity }
     }
     inspection.descriptors = held
     inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:])
-      .match(inspection.bindings.map(\.binding), nodes: observation.map { seen in Set(seen.live.nodes.compactMap { seen.imagePath($0.file) }) })
+      .match(inspection.bindings.map(\.binding), nodes: observation?.nodeFiles)
     return inspection
   }
 }
 
+extension Observation {
+  /// The files of block nodes, and whether QEMU only reads them: by each node that has one.
+  fileprivate var nodeFiles: [String: Bool] {
+    Dictionary(live.graph.nodes.values.compactMap { node in imagePath(node.file).map { ($0, node.isReadOnly) } }) { $0 && $1 }
+  }
+}
+
 extension SocketTables {
+  /// Takes out what is there only because somebody looks: QEMU's end of moult's own connection, and sockets that were
+  /// closed before the tables were read.
+  fileprivate func removeTransient(from descriptors: inout [OpenDescriptor], of pid: pid_t, monitor: CInt?) throws(Failure) {
+    let ours = try monitor.map { descriptor throws(Failure) in try Files.status(of: descriptor).inode }
+    var kept: [OpenDescriptor] = []
+    for descriptor in descriptors {
+      if let inode = descriptor.socketInode {
+        if let ours, peer(of: inode) == ours { continue }
+        if unix[inode] == nil, internet[inode] == nil,
+          try !Files.isLink("/proc/\(pid)/fd/\(descriptor.number)", to: descriptor.target) { continue }
+      }
+      kept.append(descriptor)
+    }
+    descriptors = kept
+  }
+
   /// Those of the process's network namespace and of ours: connections that it accepted are in their clients'.
   static func read(of pid: pid_t) throws(Failure) -> SocketTables {
     var (unix, internet) = (try UnixSocketTable.read(networkOf: pid), try InternetSocketTable.read(networkOf: pid))

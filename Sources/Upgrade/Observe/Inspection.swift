@@ -38,11 +38,16 @@ public struct Inspection: Sendable {
     /// Another process can map all of it.
     public var shared: Bool
     public var bytes: UInt64
+    /// An option says so; else it is what QEMU would take.
+    public var isStated = true
   }
 
   public var name: String?
   public var pid: Int32?
+  /// Empty if it is a part of a command line.
   public var binary: String
+  /// Some options out of a command line, or a configuration file: what it leaves open is not QEMU's default.
+  public var isPart: Bool { binary.isEmpty }
   public var version: QEMUVersion?
   /// The machine type as the command line asks for it; nil if it leaves the choice to QEMU.
   public var requestedMachine: String?
@@ -65,8 +70,10 @@ public struct Inspection: Sendable {
   /// What a command line alone can tell.
   public init(_ commandLine: QEMU.CommandLine) {
     // Without a program it is a part of a command line: options alone, or a file for -readconfig.
-    let description = MachineDescription(commandLine, isPart: commandLine.program.isEmpty)
+    let isPart = commandLine.program.isEmpty
+    let description = MachineDescription(commandLine, isPart: isPart)
     self.init(description, binary: commandLine.program)
+    blockers = commandLine.doubts(isPart: isPart) + blockers
     if description.usesStandardInput {
       notes.append("a console or monitor reads standard input, which stands against an upgrade unless that is /dev/null")
     }
@@ -84,7 +91,7 @@ public struct Inspection: Sendable {
     for backend in ram where !kinds.contains(backend.kind.rawValue) { kinds.append(backend.kind.rawValue) }
     memory = Memory(
       backend: kinds.joined(separator: "+"), shared: !ram.isEmpty && ram.allSatisfy(\.share),
-      bytes: description.guestMemory)
+      bytes: description.guestMemory, isStated: !ram.allSatisfy { $0.isImplicit && $0.option.isEmpty })
     bindings = description.bindings.map { InspectedBinding(binding: $0, descriptors: []) }
     unknown = description.unknown
     blockers = description.blockers

@@ -153,6 +153,8 @@ public struct Observation: Sendable {
   public var description: MachineDescription
   public var version: QEMUVersion
   public var live: LiveMachine
+  /// Types of all devices, the machine's own included; only read where `-global` makes it matter.
+  public var deviceTypes: Set<String> = []
   /// The QMP socket that moult holds, as a host path.
   public var monitor: String
   public var names: [PublicName]

@@ -136,12 +136,24 @@ extension Observer {
     return memory
   }
 
+  /// RAM that came by descriptor has a number for a path, which says nothing to anybody: its file's name instead.
+  static func nameMemory(_ description: inout MachineDescription, descriptors: [OpenDescriptor]) {
+    for backend in description.guestRAM {
+      guard let path = backend.path, path.hasPrefix("/proc/self/fd/"),
+        let descriptor = descriptors.first(where: { "/proc/self/fd/\($0.number)" == path })
+      else { continue }
+      let name = descriptor.path.path
+      description.setAddress(name.hasPrefix("/memfd:") ? "memfd:" + backend.id : name, ofMemory: backend.option)
+    }
+  }
+
   /// Descriptors that stand for something outside which no step hands over. What QEMU makes for itself
   /// (event descriptors, KVM's), files (checked as images) and pipes are its own affair.
   static func foreign(
     _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], memory: [ObservedMemory], pid: pid_t
   ) throws(Failure) -> [ForeignDescriptor] {
     let table = Dictionary(sockets.map { ($0.inode, $0) }) { first, _ in first }
+    let own = Set(descriptors.compactMap(\.socketInode))
     let listening = Set(
       sockets.filter { entry in
         entry.state == .listening && names.contains { $0.kind == .socket && $0.present != nil && $0.present == $0.owned && isBound(entry, $0) }
@@ -163,7 +175,11 @@ extension Observer {
         case .listening, .established:
           if let path = entry.path, listening.contains(path) { continue }
           if entry.path == nil, entry.peerInode == nil { continue }  // its other end is gone: an old control channel
-          flag(entry.state == .listening ? "a unix socket listening at \(entry.path ?? "no path")" : "a connection to a unix socket \(entry.path ?? "")")
+          if entry.isInternalPair(of: own) { continue }
+          let peer = entry.peerInode.flatMap { table[$0]?.path }
+          flag(
+            entry.state == .listening ? "a unix socket listening at \(entry.path ?? "no path")"
+              : "a connection to a unix socket " + (entry.path ?? peer ?? "without a name"))
         default: continue
         }
       } else if descriptor.target.hasPrefix("anon_inode:") {
@@ -183,6 +199,12 @@ extension Observer {
     guard let present = name.present else { return false }
     return entry.fileInode == UInt32(truncatingIfNeeded: present.inode) && entry.fileDevice == present.device
   }
+}
+
+extension UnixSocketEntry {
+  /// One of a socketpair(2) whose ends are both the same process's: threads of QEMU talk over it (SPICE's display
+  /// workers), and nobody else.
+  func isInternalPair(of own: Set<UInt64>) -> Bool { path == nil && peerInode.map(own.contains) ?? false }
 }
 
 extension Files {

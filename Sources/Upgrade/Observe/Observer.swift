@@ -63,6 +63,8 @@ public enum Observer {
       description = MachineDescription(rebuilt)
     }
 
+    nameMemory(&description, descriptors: descriptors)
+
     let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
     let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
     let memory = try memory(description, pid: pid, absolute: absolute, descriptors: descriptors)

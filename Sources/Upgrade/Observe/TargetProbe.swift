@@ -54,9 +54,8 @@ enum TargetProbe {
     let files = LaunchPlan.keptLayers(request)
     let sandbox =
       request.root.map { SandboxPlan.tree($0, files: files) } ?? SandboxPlan(namespaces: .all, operations: files)
-    let child = try Sandbox.launch(sandbox, process)
-    withExtendedLifetime(control.theirs) {}
-    return (child.pid, control.ours)
+    defer { withExtendedLifetime(control.theirs) {} }
+    do throws(Failure) { return (try Sandbox.launch(sandbox, process).pid, control.ours) } catch { throw error.hintingAtLibraries }
   }
 
   private static func ended(_ binary: String, messages: CInt) -> Failure {

@@ -46,10 +46,7 @@ extension UpgradePlan {
       warnings.append(
         "the new QEMU's CPU has features that the guest has not seen so far: \(masked.joined(separator: ", ")). They are switched off for it")
     }
-    for difference in differences {
-      blockers.append(
-        Blocker(option: "trial", reason: "the new QEMU's machine is not the VM's: \(difference)", wayOut: TwinComparison.wayOut))
-    }
+    blockers += TwinComparison.blockers(differences)
   }
 }
 

@@ -37,7 +37,7 @@ extension MemoryDecision {
               option: "--memory shared", reason: whyNotShared,
               wayOut: "use --memory copy, or start the VM with memory-backend-file,share=on"))
         } else {
-          decision.why = "it works with any memory; shared does not: \(whyNotShared)"
+          decision.why = "it works with any memory"
         }
       } else {
         decision.strategy = .shared

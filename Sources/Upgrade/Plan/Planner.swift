@@ -39,7 +39,11 @@ extension UpgradePlan {
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + Self.warnings(observation, memory, target), blockers: blockers)
-    if let target { plan.blockers += plan.demands.unmet(by: target.catalog, version: target.version) }
+    if let target {
+      let demands = plan.demands
+      plan.blockers += demands.unmet(by: target.catalog, version: target.version)
+      plan.warnings += demands.unheeded(by: target.catalog, version: target.version)
+    }
     return plan
   }
 
@@ -53,7 +57,7 @@ extension UpgradePlan {
 
   /// What the new QEMU must know to be this VM's twin.
   var demands: Demands {
-    Demands(CommandLine(argv: LaunchPlan.arguments(self)), live: observation.live)
+    Demands(CommandLine(argv: LaunchPlan.arguments(self)), live: observation.live, present: observation.deviceTypes)
   }
 
   /// A VM's name in moult's state directory: readable, and unique by the monitor's public path, which

@@ -127,6 +127,8 @@ public struct UpgradePlan: Sendable {
   public var steps: [PlannedStep]
   public var warnings: [String]
   public var blockers: [Blocker]
+  /// What shows beforehand whether the two QEMUs fit.
+  var command: String { "moult plan \(vm) --to \(request.binary)\(request.root.map { " --root \($0)" } ?? "")" }
   /// The new QEMU is only started, to be compared and ended: its names lie in memory that nobody else sees, and
   /// its RAM is its own.
   var isTrial = false

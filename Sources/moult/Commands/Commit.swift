@@ -59,10 +59,9 @@ struct HeldDocument: Encodable {
     vm = record.vm
     id = record.id
     self.outcome = outcome
-    from = TwinDocument(
-      version: record.oldVersion.description, binary: record.oldBinary, root: record.oldRoot, pid: record.old.pid)
+    from = TwinDocument(version: record.oldVersion, binary: record.oldBinary, root: record.oldRoot, pid: record.old.pid)
     to = TwinDocument(
-      version: record.new?.version.description, binary: record.newBinary, root: record.newRoot, pid: record.new?.process.pid)
+      version: record.new?.version, binary: record.newBinary, root: record.newRoot, pid: record.new?.process.pid)
     memory = record.memory.rawValue
     pause_ms = record.pauseMilliseconds
   }

@@ -42,12 +42,14 @@ struct Inspect: ParsableCommand {
   private static func text(_ inspection: Inspection) -> String {
     let memory = inspection.memory
     let resolved = inspection.resolvedMachine.map { $0 == inspection.requestedMachine ? "" : " (\($0))" } ?? ""
-    let name = inspection.name ?? inspection.pid.map { "pid \($0)" } ?? "a VM without a name"
-    var lines = [
-      "\(name): \(inspection.version.map { "QEMU \($0), " } ?? "")\(inspection.binary)\(inspection.pid.map { ", pid \($0)" } ?? "")",
-      "machine  \(inspection.requestedMachine ?? "QEMU's default")\(resolved)",
-      "memory   \(memory.backend), \(memory.bytes >> 20) MiB, \(memory.shared ? "shared" : "private")",
-    ]
+    let name = inspection.name ?? inspection.pid.map { "pid \($0)" } ?? (inspection.isPart ? "part of a command line" : "a VM without a name")
+    let what = [inspection.version.map { "QEMU \($0)" }, inspection.binary.isEmpty ? nil : inspection.binary, inspection.pid.map { "pid \($0)" }]
+    var lines = [([name] + [what.compactMap(\.self).joined(separator: ", ")].filter { !$0.isEmpty }).joined(separator: ": ")]
+    // What a part does not say is in the rest.
+    if !inspection.isPart || inspection.requestedMachine != nil { lines.append("machine  \(inspection.requestedMachine ?? "QEMU's default")\(resolved)") }
+    if !inspection.isPart || memory.isStated {
+      lines.append("memory   \(memory.backend), \(memory.bytes >> 20) MiB, \(memory.shared ? "shared" : "private")")
+    }
     if let process = inspection.process { lines += Self.lines(process) }
     if !inspection.bindings.isEmpty {
       let isLive = inspection.pid != nil
@@ -63,11 +65,11 @@ struct Inspect: ParsableCommand {
     if !connected.isEmpty {
       lines += ["", Output.table([["FD", "CONNECTION", "AT", "PEER"]] + connected.map { [String($0.number), $0.type, $0.address, $0.peer ?? ""] })]
     }
-    if !inspection.unknown.isEmpty { lines += ["", "not understood:"] + inspection.unknown.map { "  " + Output.shortened($0, to: 110) } }
+    if !inspection.unknown.isEmpty { lines += ["", "not understood:"] + inspection.unknown.map { "  " + Output.shortened($0, beside: 2) } }
     if !inspection.drift.isEmpty {
       lines += ["", "changed since the start:"]
       for drift in inspection.drift {
-        lines += ["  \(drift.subject): \(drift.what)", "      \(drift.rebuiltAs.map { "rebuilt as " + Output.shortened($0, to: 110) } ?? drift.wayOut ?? "")"]
+        lines += ["  \(drift.subject): \(drift.what)", "      \(drift.rebuiltAs.map { "rebuilt as " + Output.shortened($0, beside: 17) } ?? drift.wayOut ?? "")"]
       }
     }
     if !inspection.blockers.isEmpty { lines += ["", "in the way of an upgrade:"] + blockerLines(inspection.blockers) }
@@ -88,113 +90,10 @@ extension Inspect {
   }
 }
 
-/// Each reason, and the way out below it. Options can be longer than a screen: JSON has all of them.
-func blockerLines(_ blockers: [Blocker]) -> [String] {
+/// Each reason, and the way out below it.
+func blockerLines(_ blockers: [Blocker], on descriptor: CInt = 1) -> [String] {
   blockers.flatMap { blocker in
-    let option = blocker.option.isEmpty ? "command line" : Output.shortened(blocker.option, to: 72)
+    let option = blocker.option.isEmpty ? "command line" : Output.shortened(blocker.option, beside: 3, on: descriptor)
     return ["  \(option): \(blocker.reason)", "      \(blocker.wayOut)"]
-  }
-}
-
-struct InspectDocument: Encodable {
-  struct Machine: Encodable {
-    var requested: String?
-    var resolved: String?
-  }
-  struct Memory: Encodable {
-    var backend: String
-    var shared: Bool
-    var bytes: UInt64
-  }
-  struct Binding: Encodable {
-    var kind: String
-    var role: String
-    var address: String
-    var option: String
-    var handover: String
-    var why: String
-    var purpose: String?
-    var descriptors: [Descriptor]?
-  }
-  struct Descriptor: Encodable {
-    var fd: Int32
-    var type: String
-    var address: String
-    var peer: String?
-
-    init(_ descriptor: HeldDescriptor) {
-      fd = descriptor.number
-      type = descriptor.type
-      address = descriptor.address
-      peer = descriptor.peer
-    }
-  }
-  struct Process: Encodable {
-    struct Resident: Encodable {
-      var anonymous: UInt64
-      var shared: UInt64
-      var file: UInt64
-      var huge: UInt64
-    }
-    var user: UInt32
-    var group: UInt32
-    var label: String?
-    var cgroup: String?
-    var unit: String?
-    var namespaces: [String: String]
-    var root: String?
-    var resident_bytes: Resident
-    var shared_mappings: [String: UInt64]
-
-    init(_ process: InspectedProcess) {
-      user = process.user
-      group = process.group
-      label = process.label
-      cgroup = process.cgroup
-      unit = process.unit
-      namespaces = process.namespaces
-      root = process.root
-      resident_bytes = Resident(
-        anonymous: process.resident.anonymous, shared: process.resident.shared, file: process.resident.file, huge: process.resident.huge)
-      shared_mappings = process.sharedMappings
-    }
-  }
-  var name: String?
-  var pid: Int32?
-  var binary: String
-  var version: String?
-  var machine: Machine
-  var memory: Memory
-  var bindings: [Binding]
-  var descriptors: [Descriptor]?
-  var process: Process?
-  var unknown: [String]
-  var drift: [DriftDocument]
-  var blockers: [BlockerDocument]
-  var warnings: [String]
-  var notes: [String]
-
-  init(_ inspection: Inspection) {
-    name = inspection.name
-    pid = inspection.pid
-    binary = inspection.binary
-    version = inspection.version?.description
-    machine = Machine(requested: inspection.requestedMachine, resolved: inspection.resolvedMachine)
-    memory = Memory(backend: inspection.memory.backend, shared: inspection.memory.shared, bytes: inspection.memory.bytes)
-    let isLive = inspection.pid != nil
-    bindings = inspection.bindings.map { entry in
-      let binding = entry.binding
-      return Binding(
-        kind: binding.kind.rawValue, role: binding.role.rawValue, address: binding.address, option: binding.option,
-        handover: binding.handover.rawValue, why: binding.why, purpose: binding.purpose.isEmpty ? nil : binding.purpose,
-        descriptors: isLive ? entry.descriptors.map(Descriptor.init) : nil)
-    }
-    descriptors = isLive ? inspection.descriptors.map(Descriptor.init) : nil
-    process = inspection.process.map(Process.init)
-    unknown = inspection.unknown
-    drift = inspection.drift.map(DriftDocument.init)
-    blockers = inspection.blockers.map(BlockerDocument.init)
-    warnings = inspection.warnings
-    notes = inspection.notes
   }
 }

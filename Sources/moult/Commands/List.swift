@@ -38,7 +38,7 @@ struct List: ParsableCommand {
     let rows = found.map { vm in
       [
         vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.whyStale.map { "stale: \(brief($0))" } ?? "current",
-        vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary,
+        vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary + (vm.root.map { " in \($0)" } ?? ""),
       ]
     }
     var text = Output.table([["NAME", "PID", "VERSION", "STATE", "MACHINE", "MEMORY", "MANAGER", "BINARY"]] + rows)
@@ -52,8 +52,8 @@ struct List: ParsableCommand {
     guard !updates.isEmpty else { return text }
     let pending = updates.map { update, vms in
       [
-        Output.shortened(update.what, to: 40), update.package ?? "-", update.running ?? "?", update.installed ?? "?", update.resolution.rawValue,
-        vms.count == found.count && vms.count > 1 ? "all" : Output.shortened(vms.joined(separator: ", "), to: 40),
+        update.what, update.package ?? "-", update.running ?? "?", update.installed ?? "?", update.resolution.rawValue,
+        vms.count == found.count && vms.count > 1 ? "all" : vms.joined(separator: ", "),
       ]
     }
     text += "\n\n" + Output.table([["UPDATE", "PACKAGE", "RUNNING", "INSTALLED", "RESOLVED BY", "VMS"]] + pending)

@@ -27,16 +27,13 @@ struct Plan: ParsableCommand {
       let request = try session.request(
         for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
         probation: target.probation)
-      let facts = try session.probe(observed, request)
-      var plan = try session.plan(observed, request, target: facts)
-      plan.judge(try session.stateFormats(observed, request))
+      var plan = try session.assess(observed, request)
       let trial = noTrial ? Trial.skipped(why: "--no-trial") : try session.trial(observed, plan)
       plan.judge(trial)
+      if !output.isJSON, !plan.blockers.isEmpty { printBlockers(plan.vm, plan.blockers) }
       if output.isJSON { try Output.json(PlanDocument(plan, trial)) } else { Output.data(Self.text(plan, trial)) }
       for warning in plan.warnings { Output.note("moult: note: \(warning)") }
-      if plan.blockers.isEmpty { return .done }
-      if !output.isJSON { printBlockers(plan) }
-      return .refused
+      return plan.blockers.isEmpty ? .done : .refused
     }
   }
 
@@ -49,7 +46,7 @@ struct Plan: ParsableCommand {
     ]
     for (strategy, why) in plan.memory.against.sorted(by: { $0.key < $1.key }) { lines.append("        not \(strategy): \(why)") }
     let pause = plan.pause
-    lines.append("pause   \(Output.decimals(pause.least, 0)) to \(Output.decimals(pause.most, 0)) ms expected: \(pause.basis)")
+    if plan.blockers.isEmpty { lines.append("pause   \(Output.decimals(pause.least, 0)) to \(Output.decimals(pause.most, 0)) ms expected: \(pause.basis)") }
     switch trial {
     case .done(let differences, _, let milliseconds):
       lines.append("trial   the new QEMU was started, compared and ended in \(Output.duration(milliseconds)): \(differences.isEmpty ? "it is the VM's twin" : "it is not the VM's twin")")
@@ -65,7 +62,9 @@ struct Plan: ParsableCommand {
       lines.append(Output.table([["CHANGED LIVE", "WHAT", "REBUILT AS"]] + rebuilt))
       lines.append("")
     }
-    lines.append(Output.table([["STEP", "WHAT"]] + plan.steps.map { [$0.name.rawValue, $0.why] }))
+    // What will not be done need not be read.
+    if plan.blockers.isEmpty { lines.append(Output.table([["STEP", "WHAT"]] + plan.steps.map { [$0.name.rawValue, $0.why] })) }
+    while lines.last == "" { lines.removeLast() }
     return lines.joined(separator: "\n")
   }
 }

@@ -26,9 +26,7 @@ struct Upgrade: ParsableCommand {
       let request = try session.request(
         for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
         probation: target.probation)
-      var plan = try session.plan(observed, request)
-      // A promised way back must be sound. The way forward shows itself before anything pauses.
-      if request.hold || request.probation != nil { plan.judge(try session.stateFormats(observed, request)) }
+      let plan = try session.assess(observed, request)
       return try carryOut(session, observed, plan, output)
     }
   }
@@ -51,8 +49,11 @@ func carryOut(
   display.finish()
   if isRollback, report.outcome == .committed { report.outcome = .rolledBack }
   if output.isJSON { try Output.json(UpgradeDocument(plan, report)) } else { Output.data(sentence(plan, report)) }
-  if report.outcome == .refused { printBlockers(plan) }
-  if let failure = report.failure { Output.failure(failure.failure) }
+  if report.outcome == .refused {
+    printBlockers(plan.vm, report.blockers)
+  } else if let failure = report.failure {
+    Output.failure(failure.failure)
+  }
   for note in report.notes { Output.note("moult: \(note)") }
   switch report.outcome {
   case .committed, .held: return .done
@@ -63,9 +64,9 @@ func carryOut(
   }
 }
 
-func printBlockers(_ plan: UpgradePlan) {
-  Output.note("moult: the upgrade of \(plan.vm) is refused:")
-  for line in blockerLines(plan.blockers) { Output.note(line) }
+func printBlockers(_ vm: String, _ blockers: [Blocker]) {
+  Output.note("moult: the upgrade of \(vm) is refused:")
+  for line in blockerLines(blockers, on: 2) { Output.note(line) }
 }
 
 private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport) -> String {
