@@ -36,3 +36,18 @@ extension Failure: CustomStringConvertible {
     return text
   }
 }
+
+extension Failure {
+  /// What was looked at is not there any more: a process that ended, a descriptor that was closed, a file.
+  public var meansGone: Bool { errno == .noSuchFileOrDirectory || errno == .noSuchProcess || errno == .notDirectory }
+  /// The kernel does not let this process look.
+  public var meansForbidden: Bool { errno == .permissionDenied || errno == .notPermitted }
+}
+
+/// What `body` finds; nil if it is gone meanwhile. Every other failure is one.
+public func unlessGone<Value>(_ body: () throws(Failure) -> Value) throws(Failure) -> Value? {
+  do throws(Failure) { return try body() } catch {
+    if error.meansGone { return nil }
+    throw error
+  }
+}

@@ -82,14 +82,16 @@ public enum SocketHolders {
     var found: [UInt64: Holder] = [:]
     for pid in try ProcFS.allPids() where pid != except {
       if missing.isEmpty { break }
-      // Processes and descriptors that go meanwhile are passed over.
-      guard let numbers = try? Files.names(in: "/proc/\(pid)/fd") else { continue }
-      for number in numbers {
-        guard let target = try? Files.link("/proc/\(pid)/fd/\(number)"), missing.contains(target), let name = try? ProcFS.threadName(pid, of: pid),
-          let inode = UInt64(target.dropFirst("socket:[".count).dropLast())
-        else { continue }
-        missing.remove(target)
-        found[inode] = Holder(pid: pid, name: name)
+      do throws(Failure) {
+        for number in try Files.names(in: "/proc/\(pid)/fd") {
+          guard let target = try unlessGone({ () throws(Failure) in try Files.link("/proc/\(pid)/fd/\(number)") }), missing.contains(target),
+            let inode = UInt64(target.dropFirst("socket:[".count).dropLast())
+          else { continue }
+          found[inode] = Holder(pid: pid, name: try ProcFS.threadName(pid, of: pid))
+          missing.remove(target)
+        }
+      } catch where error.meansGone || error.meansForbidden {
+        continue  // It ended meanwhile, or is another container's.
       }
     }
     return found

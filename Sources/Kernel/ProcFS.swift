@@ -68,7 +68,7 @@ public enum ProcFS {
     if deleted { return (path, true) }
     // Replaced by rename(2), the kernel shows the path of whatever holds the dentry: compare the files.
     let running = try Files.status("/proc/\(pid)/exe")
-    guard let named = try? Files.status(path) else { return (path, true) }
+    guard let named = try unlessGone({ () throws(Failure) in try Files.status(path) }) else { return (path, true) }
     return (path, !named.isSameFile(as: running))
   }
 

@@ -184,7 +184,7 @@ private struct StoppedThread: ~Copyable {
       try valueOrErrno("trace process", "\(pid)") { moult_trace_seize(pid) }
     } catch where error.errno == .notPermitted || error.errno == .permissionDenied {
       var failure = error
-      let tracer = ProcFS.tracer(of: pid)
+      let tracer = try ProcFS.tracer(of: pid)
       failure.reason = tracer.map { "process \($0) traces it already" }
       failure.hint =
         tracer == nil
@@ -220,15 +220,15 @@ private struct StoppedThread: ~Copyable {
 }
 
 extension ProcFS {
-  /// The process that traces another by ptrace(2); nil if none does, or if that cannot be told.
-  public static func tracer(of pid: pid_t) -> pid_t? {
-    func field(_ key: String, of id: pid_t) -> pid_t? {
-      guard let text = try? Files.readText("/proc/\(id)/status") else { return nil }
+  /// The process that traces another by ptrace(2); nil if none does, or one of the two has ended.
+  public static func tracer(of pid: pid_t) throws(Failure) -> pid_t? {
+    func field(_ key: String, of id: pid_t) throws(Failure) -> pid_t? {
+      guard let text = try unlessGone({ () throws(Failure) in try Files.readText("/proc/\(id)/status") }) else { return nil }
       let line = text.split(separator: "\n").first { $0.hasPrefix(key) }
       return line.flatMap { pid_t($0.dropFirst(key.count).trimmingSpaces()) }
     }
     // The kernel names the thread that does it.
-    guard let thread = field("TracerPid:", of: pid), thread != 0 else { return nil }
-    return field("Tgid:", of: thread) ?? thread
+    guard let thread = try field("TracerPid:", of: pid), thread != 0 else { return nil }
+    return try field("Tgid:", of: thread) ?? thread
   }
 }

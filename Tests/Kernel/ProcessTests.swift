@@ -4,6 +4,17 @@ import Testing
 
 @testable import Kernel
 
+/// What is gone meanwhile is no failure; everything else is.
+@Suite struct GoneTests {
+  @Test(arguments: [(Errno.noSuchFileOrDirectory, true), (.noSuchProcess, true), (.notDirectory, true), (.permissionDenied, false), (.ioError, false), (.noMemory, false)])
+  func onlyGoneIsNil(errno: Errno, isGone: Bool) throws {
+    func look() throws(Failure) -> Int? {
+      try unlessGone { () throws(Failure) -> Int in throw Failure(step: "look at", subject: "x", errno: errno) }
+    }
+    if isGone { #expect(try look() == nil) } else { #expect(throws: Failure.self) { try look() } }
+  }
+}
+
 @Suite struct ProcessStatusTests {
   static let status = """
     Name:\tqemu (x) y

@@ -34,6 +34,7 @@ public struct InventoryEntry: Sendable {
 }
 
 extension Session {
+  /// What has no guest is left out: a QEMU that only says what it knows, as when another moult asks it.
   public func inventory() throws(Failure) -> [InventoryEntry] {
     var census = Census(reactor: reactor, upgrading: try upgradesUnderWay())
     for pid in try Locator.all() {
@@ -83,7 +84,9 @@ private struct Census {
 
   mutating func read(_ pid: Int32) throws(Failure) {
     let status = try ProcessStatus.read(pid: pid)
-    let description = MachineDescription(try Observer.commandLine(of: pid, startTime: status.startTime))
+    let expanded = try Observer.commandLine(of: pid, startTime: status.startTime)
+    let description = MachineDescription(expanded)
+    if TargetProbe.isProbe(expanded.commandLine) { return }
     let root = try Observer.root(of: pid)
     let binary = try ProcFS.executable(of: pid).path
     let base = try ProcFS.workingDirectory(of: pid)

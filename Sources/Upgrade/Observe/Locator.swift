@@ -8,14 +8,19 @@ public enum Locator {
   public static func find(_ selector: String, state: StateDirectory) throws(Failure) -> pid_t {
     // A guest may be called what looks like a pid or a path.
     if let pid = pid_t(selector) {
-      guard let named = try? named(selector, state: state) else { return try process(pid, selector) }
-      guard let other = try? process(pid, selector), other != named else { return named }
-      throw Failure(
-        step: "find the VM", subject: selector, reason: "it is the name of one VM (pid \(named)) and the pid of another",
-        hint: "name it by pidfile or QMP socket")
+      if try candidates(selector, state: state).found.isEmpty { return try process(pid, selector) }
+      let named = try named(selector, state: state)
+      if named != pid, try isQEMU(pid) {
+        throw Failure(
+          step: "find the VM", subject: selector, reason: "it is the name of one VM (pid \(named)) and the pid of another",
+          hint: "name it by pidfile or QMP socket")
+      }
+      return named
     }
     if selector.contains("/") {
-      if try Files.statusIfPresent(selector) == nil, let named = try? named(selector, state: state) { return named }
+      if try Files.statusIfPresent(selector) == nil, try !candidates(selector, state: state).found.isEmpty {
+        return try named(selector, state: state)
+      }
       let status: FileStatus
       do { status = try Files.status(selector) } catch {
         throw Failure(
@@ -30,17 +35,22 @@ public enum Locator {
   /// Every QEMU of this host.
   public static func all() throws(Failure) -> [pid_t] {
     var found: [pid_t] = []
-    for pid in try ProcFS.allPids() {
-      // A process may end between the listing and the reading; then it is no VM.
-      guard let executable = try? ProcFS.executable(of: pid), isQEMU(executable.path) else { continue }
-      found.append(pid)
-    }
+    for pid in try ProcFS.allPids() where try isQEMU(pid) { found.append(pid) }
     return found.sorted()
   }
 
   static func isQEMU(_ path: String) -> Bool {
     let base = Paths.base(path)
     return base.hasPrefix("qemu-system-") || base == "qemu-kvm" || base == "kvm"
+  }
+
+  /// A process that has ended is none. Of one that may not be looked at, its name tells whether that matters.
+  private static func isQEMU(_ pid: pid_t) throws(Failure) -> Bool {
+    do throws(Failure) { return isQEMU(try ProcFS.executable(of: pid).path) } catch {
+      if error.meansGone { return false }
+      guard let name = try unlessGone({ () throws(Failure) in try ProcFS.threadName(pid, of: pid) }), isQEMU(name) else { return false }
+      throw error
+    }
   }
 
   private static func process(_ pid: pid_t, _ selector: String) throws(Failure) -> pid_t {
@@ -69,27 +79,38 @@ public enum Locator {
   private static func listener(_ path: String) throws(Failure) -> pid_t {
     let status = try Files.status(path)
     for pid in try all() {
-      guard let table = try? UnixSocketTable.read(networkOf: pid) else { continue }
+      guard let table = try unlessGone({ () throws(Failure) in try UnixSocketTable.read(networkOf: pid) }) else { continue }
       let inodes = Set(table.filter { $0.state == .listening && $0.isBound(to: status) }.map(\.inode))
       if inodes.isEmpty { continue }
-      guard let descriptors = try? ProcFS.openDescriptors(of: pid) else { continue }
+      guard let descriptors = try unlessGone({ () throws(Failure) in try ProcFS.openDescriptors(of: pid) }) else { continue }
       if descriptors.contains(where: { $0.socketInode.map(inodes.contains) ?? false }) { return pid }
     }
     throw Failure(
       step: "find the VM", subject: path, reason: "no QEMU listens there", hint: "moult list shows the VMs")
   }
 
-  private static func named(_ name: String, state: StateDirectory) throws(Failure) -> pid_t {
+  /// Every QEMU of this name, and why one whose name could not be told was left out.
+  private static func candidates(_ name: String, state: StateDirectory) throws(Failure) -> (found: [pid_t], unreadable: Failure?) {
     var matches: [pid_t] = []
+    var unreadable: Failure?
     for pid in try all() {
-      guard let status = try? ProcessStatus.read(pid: pid),
-        let expanded = try? Observer.commandLine(of: pid, startTime: status.startTime)
-      else { continue }
-      if MachineDescription(expanded).name == name { matches.append(pid) }
+      do throws(Failure) {
+        let expanded = try Observer.commandLine(of: pid, startTime: try ProcessStatus.read(pid: pid).startTime)
+        if MachineDescription(expanded).name == name { matches.append(pid) }
+      } catch {
+        if !error.meansGone { unreadable = error }
+      }
     }
     // During an upgrade two processes are one VM: the one that does not run the guest does not count.
     let others = Set(try state.records().map { $0.hasResumed ? $0.old.pid : $0.new?.process.pid ?? 0 })
     if matches.count > 1 { matches.removeAll { others.contains($0) } }
+    return (matches, unreadable)
+  }
+
+  private static func named(_ name: String, state: StateDirectory) throws(Failure) -> pid_t {
+    let (matches, unreadable) = try candidates(name, state: state)
+    // It may be the one that is meant.
+    if matches.isEmpty, let unreadable { throw unreadable }
     switch matches.count {
     case 1: return matches[0]
     case 0:

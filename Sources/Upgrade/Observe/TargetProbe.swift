@@ -5,6 +5,13 @@ import Sandbox
 
 /// Starts a QEMU binary without a machine and asks it what it is and what it knows.
 enum TargetProbe {
+  private static let channel = "socket,id=moult-probe,fd=3"
+
+  /// A QEMU without a guest, that only says what it knows: one that moult asks, or one that writes down its formats.
+  static func isProbe(_ commandLine: QEMU.CommandLine) -> Bool {
+    commandLine.options.contains { $0.name == "dump-vmstate" || $0.name == "chardev" && $0.value == channel }
+  }
+
   /// In the same sandbox as an upgrade would, as the VM's user, with nothing of the VM.
   static func run(
     _ observation: Observation, _ request: UpgradeRequest, demands: Demands, reactor: Reactor
@@ -44,8 +51,8 @@ enum TargetProbe {
     let process = ProcessPlan(
       executable: .path(request.binary),
       arguments: [
-        request.binary, "-machine", "none", "-nodefaults", "-display", "none", "-S", "-chardev", "socket,id=probe,fd=3",
-        "-mon", "chardev=probe,mode=control",
+        request.binary, "-machine", "none", "-nodefaults", "-display", "none", "-S", "-chardev", channel,
+        "-mon", "chardev=moult-probe,mode=control",
       ],
       environment: try ProcFS.environment(of: observation.process.pid), workingDirectory: "/",
       credentials: status.credentials, standardInput: .null,
