@@ -20,7 +20,7 @@ extension Session {
       comparison = try compare(observed, plan)
     }
     return .done(
-      differences: comparison.differences, maskedFeatures: plan.request.maskedFeatures, milliseconds: Instant.now() - start)
+      differences: comparison.differences, maskedFeatures: plan.request.maskedFeatures, adjusted: comparison.adjusted, milliseconds: Instant.now() - start)
   }
 
   private func compare(_ observed: Observed, _ plan: UpgradePlan) throws(Failure) -> TwinComparison {
@@ -29,8 +29,7 @@ extension Session {
     do throws(Failure) {
       try host.spawn(plan) { _ in }
       _ = try host.greet(plan)
-      let live = observed.observation.live
-      comparison = try TwinComparison(of: host.live(.new, like: live), and: live, on: host)
+      comparison = try TwinComparison(with: observed.observation.live, on: host)
     } catch {
       try host.end(.new)
       if error.errno == .interrupted || !host.isAlive(.old) { throw error }

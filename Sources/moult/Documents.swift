@@ -186,7 +186,7 @@ struct PlanDocument: Encodable {
       strategy: plan.memory.strategy.rawValue, why: plan.memory.why, against: plan.memory.against, extra_bytes: plan.memory.extraBytes)
     pause = Pause(least_ms: plan.pause.least, most_ms: plan.pause.most, basis: plan.pause.basis)
     switch trial {
-    case .done(let differences, let masked, let milliseconds):
+    case .done(let differences, let masked, _, let milliseconds):
       self.trial = TrialDocument(done: true, ms: milliseconds, differences: differences, masked_features: masked.isEmpty ? nil : masked)
     case .skipped(let why): self.trial = TrialDocument(done: false, why_not: why)
     }

@@ -157,7 +157,7 @@ extension LiveMachine {
   static var empty: LiveMachine {
     LiveMachine(
       status: "running", machineType: "pc-q35-5.2", drives: [], nodes: [], devices: [:], anonymousDevices: [], objects: [:],
-      chardevs: [], vcpuThreads: [], iothreads: [:], memoryDevices: 0, hasBlockJobs: false, migrationStatus: nil,
+      chardevs: [], vcpuThreads: [], iothreads: [:], memoryDevices: 0, migrationStatus: nil,
       migrationBlockers: [], migrationCapabilities: [:], migrationParameters: [:])
   }
 }

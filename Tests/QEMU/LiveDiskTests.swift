@@ -25,6 +25,7 @@ import Testing
         let pair = word.split(separator: "=").map(String.init)
         switch pair[0] {
         case "ro": node.isReadOnly = true
+        case "zeroes": node.detectsZeroes = pair[1]
         case "direct": node.isDirect = true
         case "encrypted": node.isEncrypted = true
         case "below":
@@ -68,6 +69,16 @@ import Testing
       what: "an image whose header names what is below", argv: "-drive file=/d/over,if=virtio", live: overlay + ["virtio0@/machine/x>#3"]),
     .init(what: "a snapshot", argv: "-drive file=/d/disk,if=virtio,cache=none", live: overlay + ["virtio0@/machine/x>#3"],
       now: "-drive file=/d/over,if=virtio,cache=none,format=qcow2"),
+    .init(what: "a snapshot of a drive whose zeroes are detected: the overlay's are not", argv: "-drive file=/d/disk,if=virtio,detect-zeroes=on,throttling.iops-total=5",
+      live: overlay + ["virtio0@/machine/x>#3 iops=5"], now: "-drive file=/d/over,if=virtio,throttling.iops-total=5,format=qcow2"),
+    .init(what: "a base whose zeroes are detected still", argv: "-drive file=/d/disk,if=virtio,detect-zeroes=unmap,discard=unmap",
+      live: ["#3 qcow2 /d/over below=/d/disk:qcow2 file=#4 backing=#1", "#4 file /d/over", "#1 qcow2 /d/disk ro zeroes=unmap file=#2", "#2 file /d/disk ro", "virtio0@/machine/x>#3"],
+      now: "-drive file=/d/over,if=virtio,discard=unmap,format=qcow2,backing=moult-1 "
+        + "-blockdev driver=qcow2,node-name=moult-1,read-only=on,detect-zeroes=unmap,discard=unmap,file.driver=file,file.filename=/d/disk"),
+    .init(what: "zeroes that are detected as the arguments say", argv: "-drive file=/d/disk,if=virtio,detect-zeroes=on",
+      live: ["#1 qcow2 /d/disk zeroes=on file=#2", "#2 file /d/disk", "virtio0@/machine/x>#1"]),
+    .init(what: "writes that go to a temporary file", argv: "-drive file=/d/disk,if=virtio,snapshot=on",
+      live: ["#3 qcow2 /var/tmp/vl.A below=/d/disk:qcow2 file=#4 backing=#1", "#4 file /var/tmp/vl.A", "#1 qcow2 /d/disk ro file=#2", "#2 file /d/disk ro", "virtio0@/machine/x>#3"]),
     .init(what: "a snapshot whose header names another image", argv: "-drive file=/d/disk,id=a,if=none",
       live: ["#3 qcow2 /d/over below=/d/wrong:qcow2 file=#4 backing=#1"] + overlay.dropFirst() + ["a@>#3"],
       now: "-drive file=/d/over,id=a,if=none,format=qcow2,backing=moult-1 "

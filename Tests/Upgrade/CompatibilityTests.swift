@@ -46,9 +46,9 @@ import Testing
   @Test func whatTheTrialFindsIsRefused() {
     var plan = Fixture.plan()
     plan.judge(Trial.skipped(why: "no room"))
-    plan.judge(Trial.done(differences: [], maskedFeatures: ["avx2"], milliseconds: 1))
+    plan.judge(Trial.done(differences: [], maskedFeatures: ["avx2"], adjusted: [], milliseconds: 1))
     #expect(plan.blockers == [] && plan.warnings.contains { $0.contains("avx2") })
-    plan.judge(Trial.done(differences: ["vCPUs: 1 here, 2 there"], maskedFeatures: [], milliseconds: 1))
+    plan.judge(Trial.done(differences: ["vCPUs: 1 here, 2 there"], maskedFeatures: [], adjusted: [], milliseconds: 1))
     #expect(plan.blockers.map(\.reason) == ["the new QEMU's machine is not the VM's: vCPUs: 1 here, 2 there"])
   }
 

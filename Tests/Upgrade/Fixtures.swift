@@ -39,7 +39,7 @@ enum Fixture {
       ],
       devices: ["blk0": "virtio-blk-pci"], anonymousDevices: ["virtio-rng-pci"],
       objects: ["ram": "memory-backend-file", "io1": "iothread"], chardevs: ["compat_monitor0", "console"],
-      vcpuThreads: [101, 102], iothreads: ["io1": 103], memoryDevices: 0, hasBlockJobs: false, migrationStatus: nil,
+      vcpuThreads: [101, 102], iothreads: ["io1": 103], memoryDevices: 0, migrationStatus: nil,
       migrationBlockers: [],
       migrationCapabilities: [
         "events": false, "return-path": false, "x-ignore-shared": false, "pause-before-switchover": false,

@@ -108,7 +108,8 @@ public struct Demands: Sendable, Equatable {
       default: break
       }
     }
-    let drivers = Set(live.nodes.map(\.driver)).subtracting(["", "throttle-group"])
+    // The filters of a job (`mirror_top`) are no drivers that an option can name.
+    let drivers = live.blockJobs.isEmpty ? Set(live.nodes.map(\.driver)).subtracting(["", "throttle-group"]) : []
     for driver in drivers.sorted() {
       variants.append(VariantDemand(family: .blockdev, name: driver, members: [], option: "block driver \(driver)"))
     }

@@ -3,10 +3,6 @@ extension Describer {
     displayTypes.append("vnc")
     // Without an address it listens nowhere.
     guard let address = parameters["vnc"], address != "none" else { return }
-    if parameters.isOn("password") {
-      result.warnings.append(
-        "\(option.text): a password set over QMP cannot be read back; set it again after the upgrade")
-    }
     let isReverse = parameters.isOn("reverse")
     if let websocket = parameters["websocket"] {
       refuse(
@@ -53,12 +49,6 @@ extension Describer {
 
   mutating func spice(_ option: CommandOption, _ parameters: OptionValue) {
     displayTypes.append("spice")
-    if parameters["password"] == nil, parameters["password-secret"] == nil,
-      !parameters.isOn("disable-ticketing")
-    {
-      result.warnings.append(
-        "\(option.text): a password set over QMP cannot be read back; set it again after the upgrade")
-    }
     if let directory = parameters["x509-dir"] { file(directory, .secret, option, isDirectory: true) }
     for key in ["x509-key-file", "x509-cert-file", "x509-cacert-file", "x509-dh-key-file"] {
       if let path = parameters[key] { file(path, .secret, option) }

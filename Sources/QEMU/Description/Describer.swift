@@ -1,3 +1,5 @@
+import Kernel
+
 /// Reads a command line option by option and collects its description.
 struct Describer {
   let commandLine: CommandLine
@@ -33,6 +35,16 @@ struct Describer {
     result.blockers = expanded.blockers
     configurations = expanded.configurations
     self.isPart = isPart
+  }
+
+  /// The options of `-readconfig` files stay unknown, which is a blocker.
+  init(_ commandLine: CommandLine, isPart: Bool) {
+    let expanded = commandLine.expanded { path throws(Failure) in
+      throw Failure(
+        step: "read the configuration", subject: path, reason: "not read: only the command line is known",
+        hint: "inspect --argv reads a configuration file when it is given one")
+    }
+    self.init(expanded, isPart: isPart)
   }
 
   mutating func describe() -> MachineDescription {

@@ -85,12 +85,8 @@ public struct MachineDescription: Sendable, Equatable {
 
   /// Of a command line alone: the options of `-readconfig` files stay unknown, which is a blocker.
   public init(_ commandLine: CommandLine, isPart: Bool = false) {
-    let expanded = commandLine.expanded { path throws(Failure) in
-      throw Failure(
-        step: "read the configuration", subject: path, reason: "not read: only the command line is known",
-        hint: "inspect --argv reads a configuration file when it is given one")
-    }
-    self.init(expanded, isPart: isPart)
+    var describer = Describer(commandLine, isPart: isPart)
+    self = describer.describe()
   }
 
   init() {}

@@ -101,7 +101,7 @@ public struct BlockGraph: Sendable, Equatable {
   func followsHeader(_ node: Node) -> Bool {
     guard let name = node.children["backing"] else { return node.headerBacking == nil }
     guard let below = nodes[name], below.isAnonymous, let header = node.headerBacking,
-      Self.path(header) == path(below), node.headerFormat ?? below.driver == below.driver,
+      Self.path(header) == path(below), node.headerFormat ?? below.driver == below.driver, below.detectsZeroes == "off",
       below.children["file"].flatMap({ nodes[$0] })?.isAnonymous ?? true
     else { return false }
     return followsHeader(below)

@@ -6,6 +6,8 @@ public struct LiveCommandLine: Sendable, Hashable {
   public var commandLine: CommandLine
   /// What was put in, taken out or changed, and what could not be.
   public var drift: [Drift]
+  /// What of it no command of QEMU's tells, as sentences.
+  public var unreadable: [String]
 
   /// - Parameters:
   ///   - base: where relative paths of the arguments start.
@@ -14,6 +16,7 @@ public struct LiveCommandLine: Sendable, Hashable {
     rebuilding.rebuild()
     commandLine = original
     drift = rebuilding.drift
+    unreadable = Unreadable.notes(original, live: live) + rebuilding.unreadable
     if rebuilding.hasChanged { commandLine.options = rebuilding.result }
   }
 }
@@ -29,6 +32,7 @@ struct Rebuilding {
   var options: [CommandOption?]
   var added: [CommandOption] = []
   var drift: [Drift] = []
+  var unreadable: [String] = []
   var hasChanged = false
   /// Names that moult gave to nodes that have none.
   var givenNames: [String: String] = [:]
@@ -58,7 +62,8 @@ struct Rebuilding {
 
   /// What is to be asked of QEMU before this can rebuild everything.
   var wanted: LiveParts.Wanted {
-    var wanted = LiveParts.Wanted(objects: Set(addedObjects), chardevs: Set(addedChardevs))
+    var wanted = LiveParts.Wanted(
+      objects: Set(live.objects.keys), chardevs: Set(addedChardevs + replacedChardevs.map(\.chardev.id)), settable: live.devicePaths)
     wanted.devices = addedDevices
     if !wanted.devices.isEmpty || !removedDevices.isEmpty {
       wanted.placed = Set(live.devices.keys.map { Self.named + $0 } + live.anonymousNumbers.map { "\(Self.anonymous)\($0)]" })

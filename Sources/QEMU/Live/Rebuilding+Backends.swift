@@ -1,46 +1,74 @@
 /// Objects, character devices and networks that were added or removed.
 extension Rebuilding {
   var addedObjects: [String] {
-    let said = Set(original.options.filter { $0.name == "object" }.compactMap { $0.parameters["id"] })
+    var said: [String: String] = [:]
+    for option in original.options where option.name == "object" { said[option.parameters["id"] ?? ""] = option.parameters["qom-type"] ?? "" }
     // The RAM that -m makes is an object of the machine's own: `pc.ram`.
-    return live.objects.filter { !said.contains($0.key) && !($0.value.hasPrefix("memory-backend") && $0.key.hasSuffix(".ram")) }.keys.sorted()
+    return live.objects.filter { id, type in
+      said[id].map { $0 != type && !ObjectProperties.isStandIn(type, for: $0) } ?? !(type.hasPrefix("memory-backend") && id.hasSuffix(".ram"))
+    }.keys.sorted()
   }
 
   mutating func rebuildObjects() {
+    let added = addedObjects
     for index in options.indices where options[index]?.name == "object" {
-      guard let option = options[index], let id = option.parameters["id"], live.objects[id] == nil else { continue }
+      guard let option = options[index], let id = option.parameters["id"] else { continue }
+      if live.objects[id] != nil, !added.contains(id) {
+        rebuildObject(index, id)
+        continue
+      }
       // Monitors are objects from 11.0 on, and are left out of the list.
       if option.parameters["qom-type"]?.hasPrefix("monitor") ?? false { continue }
       remove(index)
       rebuilt("object \(id)", "it was removed after the start", as: "without \(option.text)")
     }
-    for id in addedObjects {
+    for id in added {
       let type = live.objects[id] ?? ""
       let subject = "object \(id)"
-      guard let known = ObjectProperties.defaults[type] else {
+      guard ObjectProperties.defaults[type] != nil else {
         refuse(
-          subject, type == "secret" ? "it was added after the start, and a secret cannot be read back" : "it (\(type)) was added after the start",
+          subject,
+          type.hasPrefix("secret") ? "it was added after the start, and moult writes no secret into arguments" : "it (\(type)) was added after the start",
           wayOut: "remove it (QMP: object-del), or restart the VM with it in its arguments")
         continue
       }
-      let values = parts.objects[id] ?? [:]
-      var keys = [("id", id)]
-      var isWhole = !values.isEmpty
-      for name in values.keys.sorted() where name != "type" {
-        guard let expected = known[name] else { continue }
-        guard let word = Self.word(values[name]!) else {
-          isWhole = isWhole && values[name] == .array([])
-          continue
-        }
-        if word.isEmpty || expected.split(separator: "|").contains(Substring(word)) { continue }
-        if expected.hasPrefix("!") { isWhole = isWhole && word == expected.dropFirst() } else { keys.append((name, word)) }
-      }
-      if !isWhole {
+      guard let keys = objectKeys(id, type) else {
         refuse(subject, "it was added after the start with settings that cannot be rebuilt", wayOut: Drift.restart)
         continue
       }
       rebuilt(subject, "it was added after the start", as: add("object", implied: type, keys).text)
     }
+  }
+
+  /// What makes an object what it is now; nil if QEMU does not tell all of it.
+  private func objectKeys(_ id: String, _ type: String) -> [(String, String)]? {
+    guard let known = ObjectProperties.defaults[type], let values = parts.objects[id], !values.isEmpty else { return nil }
+    var keys = [("id", id)]
+    for name in values.keys.sorted() where name != "type" {
+      guard let expected = known[name] else { continue }
+      guard let word = Self.word(values[name]!) else {
+        if values[name] == .array([]) { continue }
+        return nil
+      }
+      if word.isEmpty || ObjectProperties.isDefault(word, name, of: type) { continue }
+      if !expected.hasPrefix("!") { keys.append((name, word)) } else if word != expected.dropFirst() { return nil }
+    }
+    return keys
+  }
+
+  /// Makes the option of an object what the object is: its properties were set (`qom-set`), or it was made anew
+  /// under the same id.
+  private mutating func rebuildObject(_ index: Int, _ id: String) {
+    guard let option = options[index], let type = live.objects[id], ObjectProperties.isTold(type), let keys = objectKeys(id, type) else { return }
+    let said = ObjectProperties.said(option.parameters, type)
+    let now = Dictionary(keys.filter { $0.0 != "id" }) { $1 }
+    if said == now { return }
+    let changes = Set(said.keys).union(now.keys).sorted().filter { said[$0] != now[$0] }
+    options[index]?.value = Self.text(implied: type, keys)
+    hasChanged = true
+    rebuilt(
+      "object \(id)", "it was changed after the start: \(changes.map { "\($0) is \(now[$0] ?? "the default")" }.joined(separator: ", "))",
+      as: options[index]?.text ?? "")
   }
 
   var addedChardevs: [String] {
@@ -53,36 +81,78 @@ extension Rebuilding {
     }
   }
 
+  /// Character devices that options make, and that are something else now: `chardev-change` and `chardev-remove` with
+  /// `chardev-add` put another one under the same id.
+  var replacedChardevs: [(chardev: Chardev, place: Int)] {
+    var describer = Describer(original, isPart: false)
+    _ = describer.describe()
+    var places: [String: [Int]] = [:]
+    for index in original.options.indices { places[original.options[index].text, default: []].append(index) }
+    return describer.chardevs.compactMap { chardev in
+      // The same words may make several.
+      guard let place = places[chardev.option]?.first else { return nil }
+      places[chardev.option]?.removeFirst()
+      guard let file = live.chardevFiles[chardev.id], chardev.id != "gdb" else { return nil }
+      // A multiplexer stands before the one that the option makes.
+      let text = ChardevText(file == "mux" ? live.chardevFiles[chardev.id + "-base"] ?? file : file)
+      return text.isWhat(chardev, absolute: absolute) ? nil : (chardev, place)
+    }
+  }
+
   mutating func rebuildChardevs() {
     for index in options.indices where options[index]?.name == "chardev" {
-      guard let option = options[index], let id = option.parameters["id"], !id.hasPrefix("moult-") else { continue }
-      guard let file = live.chardevFiles[id] else {
-        if live.chardevs.contains(id) { continue }
-        remove(index)
-        rebuilt("character device \(id)", "it was removed after the start", as: "without \(option.text)")
+      guard let option = options[index], let id = option.parameters["id"], !id.hasPrefix("moult-"), !live.chardevs.contains(id) else { continue }
+      remove(index)
+      rebuilt("character device \(id)", "it was removed after the start", as: "without \(option.text)")
+    }
+    var made: [String] = []
+    for (chardev, place) in replacedChardevs {
+      let subject = "character device \(chardev.id)", file = live.chardevFiles[chardev.id] ?? ""
+      let what = "it is \(file) now, the arguments say \(chardev.option)"
+      let isOption = original.options[place].name == "chardev"
+      let keys = chardevKeys(chardev.id)
+      // The short form has no way to write a comma.
+      guard let keys, isOption || !(keys["path"]?.contains(",") ?? false) else {
+        refuse(subject, what, wayOut: "change it back (QMP: chardev-change, chardev-remove, chardev-add), or restart the VM with it in its arguments")
         continue
       }
-      // `chardev-change` puts another one under the same id.
-      if option.parameters["backend"] == "socket", let path = option.parameters["path"], file.contains("unix:"), !file.contains("unix:" + path) {
-        refuse("character device \(id)", "it is \(file), the arguments say \(path)")
-      }
+      options[place]?.value = isOption ? Self.text(implied: keys.backend, [("id", chardev.id)] + keys.entries) : keys.short
+      hasChanged = true
+      rebuilt(subject, what, as: options[place]?.text ?? "")
+      made.append(chardev.id)
     }
     for id in addedChardevs {
-      let subject = "character device \(id)", file = live.chardevFiles[id] ?? ""
-      let address = parts.sockets[id]
-      if file == "null" {
-        rebuilt(subject, "it was added after the start", as: add("chardev", implied: "null", [("id", id)]).text)
-      } else if file.hasPrefix("unix:") || file.hasPrefix("disconnected:unix:"), file.contains(",server"), let path = address?["path"]?.string,
-        !(address?["abstract"]?.bool ?? false)
-      {
-        let keys = [("id", id), ("path", path), ("server", "on"), ("wait", "off")]
-        rebuilt(subject, "it was added after the start", as: add("chardev", implied: "socket", keys).text)
-      } else {
+      let subject = "character device \(id)"
+      guard let keys = chardevKeys(id) else {
         refuse(
-          subject, "it (\(file)) was added after the start, and is no unix socket that QEMU listens on",
+          subject, "it (\(live.chardevFiles[id] ?? "")) was added after the start, and is no unix socket that QEMU listens on",
           wayOut: "remove it (QMP: chardev-remove), or restart the VM with it in its arguments")
+        continue
       }
+      rebuilt(subject, "it was added after the start", as: add("chardev", implied: keys.backend, [("id", id)] + keys.entries).text)
+      made.append(id)
     }
+    if !made.isEmpty {
+      unreadable.append("the character devices made after the start (\(made.joined(separator: ", "))) get no logfile=: whether they have one cannot be read back")
+    }
+  }
+
+  private struct ChardevKeys {
+    var backend: String
+    var entries: [(String, String)]
+    /// As `-serial` and `-monitor` have it.
+    var short: String
+    subscript(key: String) -> String? { entries.first { $0.0 == key }?.1 }
+  }
+
+  /// What makes a character device what it is now; nil if QEMU does not tell all of it.
+  private func chardevKeys(_ id: String) -> ChardevKeys? {
+    let text = ChardevText(live.chardevFiles[id] ?? "")
+    if text.kind == "null" { return ChardevKeys(backend: "null", entries: [], short: "null") }
+    let address = parts.sockets[id]
+    guard text.kind == "unix", text.isServer, let path = address?["path"]?.string, !(address?["abstract"]?.bool ?? false) else { return nil }
+    return ChardevKeys(
+      backend: "socket", entries: [("path", path), ("server", "on"), ("wait", "off")], short: "unix:\(path),server=on,wait=off")
   }
 
   /// A line of `info network` for a network or a card: `net0: index=0,type=user,net=10.0.2.0,restrict=on`.
@@ -92,7 +162,9 @@ extension Rebuilding {
     var settings: String
 
     init?(_ line: Substring) {
-      let text = line.drop { $0 == " " || $0 == "\\" }
+      var text = line.drop { $0 == " " || $0 == "\\" }
+      // One that is plugged into a hub comes after its port.
+      if let port = HubPort.port(of: text) { text = text.dropFirst(port.count + ": ".count) }
       guard let colon = text.firstIndex(of: ":") else { return nil }
       name = String(text[..<colon])
       let fields = text[text.index(after: colon)...].drop { $0 == " " }.split(separator: ",")
@@ -105,7 +177,63 @@ extension Rebuilding {
     var isImplicit: Bool { name.hasPrefix("#") || name.hasPrefix("__org.qemu") || name.contains(".") || type == "hubport" }
   }
 
+  /// A line of `info network` for a port of a hub: ` \ port1: net0: index=0,…`.
+  struct HubPort: Sendable, Hashable {
+    var hub: String
+    var name: String
+    /// What is plugged in; nil if nothing is.
+    var peer: Network?
+
+    static func all(in text: String) -> [HubPort] {
+      var hub: String?
+      var found: [HubPort] = []
+      for line in text.split(whereSeparator: \.isNewline) {
+        if line.hasPrefix("hub ") {
+          hub = String(line.dropFirst("hub ".count))
+        } else if let hub, line.hasPrefix(" \\ ") {
+          let text = line.dropFirst(" \\ ".count)
+          found.append(HubPort(hub: hub, name: port(of: text) ?? String(text), peer: Network(line)))
+        } else {
+          hub = nil
+        }
+      }
+      return found
+    }
+
+    /// The port in a line that names a port and what is plugged in.
+    static func port(of text: Substring) -> String? {
+      let words = text.split(separator: " ", maxSplits: 2)
+      guard words.count > 2, words[0].hasSuffix(":"), words[1].hasSuffix(":"), words[2].hasPrefix("index=") else { return nil }
+      return String(words[0].dropLast())
+    }
+
+    /// `hub0port1`, as those of `-net` are called.
+    var isImplicit: Bool { name.hasPrefix("hub\(hub)port") }
+
+    var comparable: String {
+      "hub \(hub) \(name): " + (peer.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name) \($0.type) \($0.settings)" } ?? "nothing")
+    }
+  }
+
+  private mutating func rebuildHubPorts() {
+    let ports = live.hubPorts
+    var said: Set<String> = []
+    for index in options.indices where options[index]?.name == "netdev" {
+      guard let option = options[index], option.parameters["type"] == "hubport", let id = option.parameters["id"] else { continue }
+      said.insert(id)
+      if ports.contains(where: { $0.name == id }) { continue }
+      remove(index)
+      rebuilt("network \(id)", "it was removed after the start", as: "without \(option.text)")
+    }
+    for port in ports.sorted(by: { $0.name < $1.name }) where !port.isImplicit && !said.contains(port.name) {
+      var keys = [("id", port.name), ("hubid", port.hub)]
+      if let peer = port.peer, peer.type != "nic" { keys.append(("netdev", peer.name)) }
+      rebuilt("network \(port.name)", "it was added after the start", as: add("netdev", implied: "hubport", keys).text)
+    }
+  }
+
   mutating func rebuildNetworks() {
+    defer { rebuildHubPorts() }
     let there = live.networks
     for index in options.indices where options[index]?.name == "netdev" {
       guard let option = options[index], let id = option.parameters["id"], option.parameters["type"] != "hubport" else { continue }
@@ -125,36 +253,4 @@ extension Rebuilding {
       rebuilt(subject, "it was added after the start", as: add("netdev", implied: "user", [("id", network.name), ("restrict", "on")]).text)
     }
   }
-}
-
-/// What is told of objects that were added: their properties with their defaults, which may differ between versions
-/// (`0|2`); `*` stands for none, `!` for the only value that can be rebuilt.
-enum ObjectProperties {
-  private static let memory: [String: String] = [
-    "size": "*", "share": "off", "merge": "on", "dump": "on", "policy": "!default", "host-nodes": "!", "prealloc": "off",
-    "reserve": "on",
-  ]
-
-  static let defaults: [String: [String: String]] = {
-    var limits: [String: String] = [:]
-    for kind in ["bps", "iops"] {
-      for direction in ["total", "read", "write"] {
-        limits["x-\(kind)-\(direction)"] = "0"
-        limits["x-\(kind)-\(direction)-max"] = "0"
-        limits["x-\(kind)-\(direction)-max-length"] = "1"
-      }
-    }
-    limits["x-iops-size"] = "0"
-    func with(_ more: [String: String]) -> [String: String] { memory.merging(more) { $1 } }
-    return [
-      "iothread": [
-        "poll-max-ns": "32768", "poll-grow": "0|2", "poll-shrink": "0|2", "aio-max-batch": "0", "thread-pool-min": "0", "thread-pool-max": "64",
-        "poll-weight": "0|3",
-      ],
-      "throttle-group": limits, "rng-builtin": [:], "rng-random": ["filename": "*"],
-      "memory-backend-ram": memory,
-      "memory-backend-file": with(["mem-path": "*", "align": "0", "pmem": "!off", "readonly": "off", "discard-data": "off", "offset": "0", "rom": "!auto"]),
-      "memory-backend-memfd": with(["share": "on", "seal": "on", "hugetlb": "off", "hugetlbsize": "0"]),
-    ]
-  }()
 }

@@ -7,7 +7,7 @@ extension Rebuilding {
   var addedDevices: [String: String] {
     var found: [String: String] = [:]
     let said = Set(original.options.filter { $0.name == "device" }.compactMap { $0.parameters["id"] })
-    for (id, type) in live.devices where !said.contains(id) { found[Self.named + id] = type }
+    for (id, type) in live.devices where !said.contains(id) || isReplaced(id) { found[Self.named + id] = type }
     let count = anonymousOptions.count
     for (number, type) in zip(live.anonymousNumbers, live.anonymousDevices) where number >= count {
       found["\(Self.anonymous)\(number)]"] = type
@@ -15,10 +15,13 @@ extension Rebuilding {
     return found
   }
 
+  /// Whether a device that an option made was unplugged, and another one plugged in under its id.
+  private func isReplaced(_ id: String) -> Bool { parts.hotplugged.contains(Self.named + id) }
+
   /// Places of the options whose devices are gone.
   var removedDevices: [Int] {
     let named = original.options.indices.filter { index in
-      original.options[index].name == "device" && original.options[index].parameters["id"].map { !$0.isEmpty && live.devices[$0] == nil } ?? false
+      original.options[index].name == "device" && original.options[index].parameters["id"].map { !$0.isEmpty && (live.devices[$0] == nil || isReplaced($0)) } ?? false
     }
     let gone = anonymousOptions.enumerated().filter { !live.anonymousNumbers.contains($0.offset) }.map(\.element)
     return (named + gone).sorted()
@@ -190,6 +193,18 @@ enum DeviceProperties {
     """.split(whereSeparator: \.isWhitespace).map(String.init))
 
   /// Defaults that QEMU does not tell, or that it fills in by itself.
+  /// The name of a property that may be set while the device runs, of what `device-list-properties` says of it.
+  ///
+  /// QEMU says no more of that than this: a property that can only be set before the device is made has a default, but
+  /// for strings, which are ids and names of what it is connected to. Links and children are never set later.
+  static func settable(_ property: JSONValue) -> String? {
+    guard let name = property["name"]?.string, let type = property["type"]?.string, property["default-value"] == nil,
+      !type.hasPrefix("link<"), !type.hasPrefix("child<"), type != "str", !name.hasPrefix("legacy-"),
+      name == "bootindex" || !told.contains(name)
+    else { return nil }
+    return name
+  }
+
   static let defaults: [String: Set<String>] = [
     "bootindex": ["-1"], "ver": ["2.5+"], "vendor": ["QEMU"], "product": ["QEMU HARDDISK", "QEMU CD-ROM"], "attached": ["on"], "usb_version": ["1", "2"],
   ]

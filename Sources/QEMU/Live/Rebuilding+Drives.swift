@@ -62,6 +62,8 @@ extension Rebuilding {
   /// Makes the keys of a drive what it is now.
   /// - Returns: what has changed; nil if nothing has, or if it is refused.
   private mutating func rebuild(_ drive: inout OptionValue, _ backend: BlockGraph.Backend) -> String? {
+    // Its node is a file that QEMU has deleted already; the drive is refused for that.
+    if drive["snapshot"].map(OptionValue.isOn) ?? original.options.contains(where: { $0.name == "snapshot" }) { return nil }
     let subject = "drive \(backend.label)"
     var changes: [String] = []
     guard let root = backend.root.flatMap({ graph.nodes[$0] }) else {
@@ -106,6 +108,10 @@ extension Rebuilding {
       drive.remove("readonly")
       drive.set("read-only", to: root.isReadOnly)
       changes.append(root.isReadOnly ? "it is read-only" : "it is written to")
+    }
+    if root.detectsZeroes != drive["detect-zeroes"] ?? "off" {
+      if root.detectsZeroes == "off" { drive.remove("detect-zeroes") } else { drive.set("detect-zeroes", to: root.detectsZeroes) }
+      if changes.isEmpty { changes.append("detect-zeroes is \(root.detectsZeroes)") }
     }
     changes += rebuildLimits(&drive, backend)
     return changes.isEmpty ? nil : changes.joined(separator: ", ")

@@ -5,6 +5,8 @@ extension Rebuilding {
 
   mutating func rebuildBlocks() {
     for option in original.options where option.name == "blockdev" { madeNodes.formUnion(option.parameters.blockOption.names.made) }
+    // What a job has put into the graph goes when it ends: until then the VM is refused for it.
+    if !live.blockJobs.isEmpty { return }
     var removed = Set(madeNodes.filter { graph.nodes[$0] == nil })
     rebuildDrives()
     rebuildAttachments()
@@ -124,6 +126,10 @@ extension Rebuilding {
       guard madeNodes.insert(name).inserted else { return }
     }
     guard let keys = keys(of: name, subject: subject) else { return }
+    if settings == NodeSettings(), node.children["backing"] == nil || !node.isReadOnly {
+      unreadable.append(
+        "\(graph.path(node)) was opened after the start: discard=, aio=, lazy-refcounts= and the sizes of its caches cannot be read back, and are QEMU's defaults")
+    }
     let option = add("blockdev", keys)
     rebuilt(node.isAnonymous ? subject : "block node \(name)", "\(graph.path(node)) is in use, which the arguments do not say", as: option.text)
   }
@@ -178,7 +184,9 @@ extension Rebuilding {
       for (key, value) in (isProtocol ? settings.file : settings.format).sorted(by: { $0.key < $1.key })
       where !keys.contains(where: { $0.0 == prefix + key }) { keys.append((prefix + key, value)) }
     }
-    if node.detectsZeroes != "off" { keys.append((prefix + "detect-zeroes", node.detectsZeroes)) }
+    if node.detectsZeroes != "off", !keys.contains(where: { $0.0 == prefix + "detect-zeroes" }) { keys.append((prefix + "detect-zeroes", node.detectsZeroes)) }
+    // QEMU does the one only with the other.
+    if node.detectsZeroes == "unmap", !keys.contains(where: { $0.0 == prefix + "discard" }) { keys.append((prefix + "discard", "unmap")) }
     for (role, child) in node.children.sorted(by: { $0.key > $1.key }) {
       guard role == "file" || role == "backing" else {
         refuse(subject, "its image has a part (\(role)) that cannot be rebuilt")
@@ -221,7 +229,7 @@ extension Rebuilding {
 }
 
 /// Settings of a node that QEMU does not tell the values of. A node that was put in another's place gets that one's.
-struct NodeSettings {
+struct NodeSettings: Equatable {
   var format: [String: String] = [:]
   var file: [String: String] = [:]
 

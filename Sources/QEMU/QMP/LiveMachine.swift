@@ -22,6 +22,15 @@ public struct LiveMachine: Sendable, Equatable {
     public var limits: String
   }
 
+  public struct BlockJob: Sendable, Equatable {
+    public var id: String
+    /// `mirror`, `commit`, `stream`, `backup`, …
+    public var type: String
+    /// It copies what is written, and waits to be completed.
+    public var isReady: Bool
+    public init(id: String, type: String, isReady: Bool) { (self.id, self.type, self.isReady) = (id, type, isReady) }
+  }
+
   public var status: String
   /// The resolved type such as `pc-q35-7.2`. Source: QOM `/machine`, `type`.
   public var machineType: String
@@ -39,13 +48,16 @@ public struct LiveMachine: Sendable, Equatable {
   public var vcpuThreads: [Int32]
   public var iothreads: [String: Int32]
   public var memoryDevices: Int
-  public var hasBlockJobs: Bool
+  /// Jobs on block nodes that have not ended. Source: `query-block-jobs`.
+  public var blockJobs: [BlockJob] = []
   public var migrationStatus: String?
   public var migrationBlockers: [String]
   public var migrationCapabilities: [String: Bool]
   public var migrationParameters: [String: JSONValue]
   /// Dirty bitmaps that are in no image: a migration without `dirty-bitmaps` leaves them behind.
   public var volatileBitmaps: [String] = []
+  /// Bytes at whose writing QEMU is to report it, by the block node. Source: `block-set-write-threshold`.
+  public var writeThresholds: [String: Int64] = [:]
   /// Character devices by label, as QEMU prints what is behind them.
   public var chardevFiles: [String: String] = [:]
   /// Bytes of the memory devices together. Source: `query-memory-devices`.
@@ -102,6 +114,9 @@ extension LiveMachine {
     for bitmap in (answers[3].array ?? []).flatMap({ $0["dirty-bitmaps"]?.array ?? [] }) {
       if bitmap["persistent"]?.bool == false, let name = bitmap["name"]?.string { volatileBitmaps.append(name) }
     }
+    for node in answers[3].array ?? [] {
+      if let name = node["node-name"]?.string, let bytes = node["write_threshold"]?.integer, bytes > 0 { writeThresholds[name] = bytes }
+    }
     devices = Self.children(answers[4])
     let anonymous = Self.orderedChildren(answers[5]).compactMap { child in
       Int(child.name.dropFirst("device[".count).prefix { $0 != "]" }).map { (number: $0, type: child.type) }
@@ -119,7 +134,9 @@ extension LiveMachine {
       if let id = thread["id"]?.string, let number = thread["thread-id"]?.integer { iothreads[id] = Int32(number) }
     }
     memoryDevices = answers[10].array?.count ?? 0
-    hasBlockJobs = !(answers[11].array ?? []).isEmpty
+    blockJobs = (answers[11].array ?? []).map {
+      BlockJob(id: $0["device"]?.string ?? "", type: $0["type"]?.string ?? "", isReady: $0["ready"]?.bool ?? false)
+    }
     migrationStatus = answers[12]["status"]?.string
     migrationBlockers = (answers[12]["blocked-reasons"]?.array ?? []).compactMap(\.string)
     migrationCapabilities = [:]
@@ -259,6 +276,7 @@ extension LiveMachine {
     if settings != others { compare("limits and caches of drives", settings, others) }
     compare("memory of memory devices", pluggedMemory, other.pluggedMemory)
     compare("networks", comparableNetworks, other.comparableNetworks)
+    compare("hubs", hubPorts.map(\.comparable).sorted(), other.hubPorts.map(\.comparable).sorted())
     found += parts.differences(from: other.parts, places: place, otherPlaces: other.place)
     found += graph.differences(from: other.graph, places: place, otherPlaces: other.place)
     return found
@@ -268,6 +286,9 @@ extension LiveMachine {
 extension LiveMachine {
   /// Networks and cards as `info network` tells them; lines that are neither are left out.
   var networks: [Rebuilding.Network] { networkText.split(whereSeparator: \.isNewline).compactMap(Rebuilding.Network.init) }
+
+  /// Ports of hubs, which join networks and cards.
+  var hubPorts: [Rebuilding.HubPort] { Rebuilding.HubPort.all(in: networkText) }
 
   /// Names that QEMU made up differ between twins.
   fileprivate var comparableNetworks: [String] {
@@ -279,19 +300,35 @@ extension LiveMachine {
     wanted = LiveParts.Wanted(
       placed: Set(other.wanted.placed.map(other.place)),
       devices: Dictionary(other.wanted.devices.map { (other.place($0.key), $0.value) }) { first, _ in first },
-      objects: other.wanted.objects, chardevs: [])
+      objects: other.wanted.objects, chardevs: [],
+      settable: Dictionary(other.wanted.settable.map { (other.place($0.key), $0.value) }) { first, _ in first })
     if !wanted.isEmpty { parts = try LiveParts.query(monitor, wanted) }
   }
 
-  /// Asks a running VM for what is to be known to rebuild what its arguments do not say: nothing, if they say all.
-  public mutating func queryParts(_ monitor: QMPConnection, beyond commandLine: CommandLine) throws(Failure) {
-    wanted = Rebuilding(commandLine, live: self, base: "/").wanted
-    if !wanted.isEmpty { parts = try LiveParts.query(monitor, wanted) }
+  /// Asks a running VM for what is to be known to rebuild what its arguments do not say.
+  /// - Parameter base: where relative paths of the arguments start.
+  public mutating func queryParts(_ monitor: QMPConnection, beyond commandLine: CommandLine, base: String) throws(Failure) {
+    wanted = Rebuilding(commandLine, live: self, base: base).wanted
+    if wanted.isEmpty { return }
+    parts = try LiveParts.query(monitor, wanted)
+    // One that was plugged in in place of another is told by that alone; all of it has to be asked then.
+    let more = Rebuilding(commandLine, live: self, base: base).wanted
+    if more == wanted { return }
+    wanted = more
+    parts = try LiveParts.query(monitor, wanted)
+  }
+
+  /// QOM paths and types of the devices that have a place of their own: CPUs aside, which are compared as such.
+  var devicePaths: [String: String] {
+    var paths: [String: String] = [:]
+    for (id, type) in devices { paths[Rebuilding.named + id] = type }
+    for (number, type) in zip(anonymousNumbers, anonymousDevices) { paths["\(Rebuilding.anonymous)\(number)]"] = type }
+    return paths.filter { !$0.value.hasSuffix("-cpu") }
   }
 
   /// A device's QOM path as both twins have it: devices without id are numbered anew in a new QEMU, and devices of
   /// the machine's own have numbers that depend on the version.
-  fileprivate func place(_ path: String) -> String {
+  func place(_ path: String) -> String {
     let anonymous = "/machine/peripheral-anon/device["
     if path.hasPrefix("/machine/unattached/") { return "" }
     guard path.hasPrefix(anonymous) else { return path }

@@ -66,15 +66,14 @@ extension Executor {
   /// The new QEMU was started from the same words; this makes sure that it made the same machine of them.
   private func compare(_ plan: UpgradePlan) throws(Failure) {
     let old = plan.observation.live
-    let new = try host.live(.new, like: old)
-    let comparison = try TwinComparison(of: new, and: old, on: host)
+    let comparison = try TwinComparison(with: old, on: host)
     if !comparison.differences.isEmpty {
       (differences, gainedFeatures) = (comparison.differences, comparison.gainedFeatures)
       throw Failure(
         step: "compare the twins of", subject: plan.vm,
         reason: "the new QEMU's machine is not the VM's: " + comparison.differences.joined(separator: "; "), hint: TwinComparison.wayOut)
     }
-    try host.matchThreads(old: old, new: new)
+    if let new = comparison.new { try host.matchThreads(old: old, new: new) }
     for stage in plan.stages { try host.finishStage(stage) }
     record.staged = host.stagedIdentities
     try host.save(record)

@@ -143,6 +143,8 @@ public struct Observation: Sendable {
   public var commandLine: CommandLine
   /// In what it is not what its arguments say.
   public var drift: [Drift]
+  /// What may have been set and cannot be read back, as sentences.
+  public var unreadable: [String] = []
   /// Where relative paths of the arguments start.
   public var base: String
   public var binary: String

@@ -63,7 +63,8 @@ extension Observer {
     var seen: Set<String> = []
     func add(_ written: String, isImage: Bool, mayBeMissing: Bool) throws(Failure) {
       let path = absolute(written)
-      guard seen.insert(path).inserted else { return }
+      // Descriptors by number are refused as such.
+      guard !path.hasPrefix("/dev/fdset/"), seen.insert(path).inserted else { return }
       let onHost = try Files.statusIfPresent(path)
       if onHost == nil, mayBeMissing { return }
       let forQEMU = sharesView ? onHost : try Files.statusIfPresent(path, inRootOf: pid)

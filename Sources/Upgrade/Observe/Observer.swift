@@ -54,7 +54,7 @@ public enum Observer {
     let monitor = try connect(
       description.qmpSockets.map { absolute($0) }, pid: pid, sockets: sockets, descriptors: descriptors, reactor: reactor)
     var live = try LiveMachine.query(monitor)
-    try live.queryParts(monitor, beyond: original)
+    try live.queryParts(monitor, beyond: original, base: base)
     // Everything below is about the VM as it is, not as it was started.
     let now = LiveCommandLine(original, live: live, base: base)
     if now.commandLine != original {
@@ -86,7 +86,7 @@ public enum Observer {
     do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
     let observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
-      commandLine: now.commandLine, drift: now.drift, base: base,
+      commandLine: now.commandLine, drift: now.drift, unreadable: now.unreadable, base: base,
       binary: executable.path, binaryDeleted: executable.deleted, root: root,
       description: description, version: version, live: live, monitor: absolute(first), names: names,
       directories: directories, files: files, memory: memory,

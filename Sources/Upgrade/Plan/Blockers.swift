@@ -37,8 +37,12 @@ extension UpgradePlan {
         "dirty bitmap \(name)", "it is in the running QEMU's memory only: the next incremental backup would miss what it tells",
         "remove it (QMP: block-dirty-bitmap-remove), or let the backup program make it persistent=on")
     }
-    if live.hasBlockJobs {
-      block("block job", "a block job is running", "wait for it to end (QMP: query-block-jobs)")
+    for job in live.blockJobs {
+      block(
+        "block job \(job.id)", "it (\(job.type)) \(job.isReady ? "is ready and waits for its end" : "is running")",
+        ["mirror", "commit"].contains(job.type)
+          ? "end it (QMP: block-job-complete\(job.isReady ? "" : ", when it is ready"), or block-job-cancel)"
+          : "wait for its end, or cancel it (QMP: block-job-cancel)")
     }
     return blockers
   }
@@ -57,10 +61,13 @@ extension UpgradePlan {
     let restart = "restart the VM with a command line that says so, or undo the change"
 
     // Images. The active image of each drive must be one that argv names; each one that argv names must be in use.
-    let named = Set(description.images.map { observation.absolute($0.path) })
+    // Where a job runs, or writes go to a temporary file, the VM is refused for just that.
+    let isTold = live.blockJobs.isEmpty && !observation.writesToTemporary
+    let named = Set(isTold ? description.images.map { observation.absolute($0.path) } : [])
     let used = Set(live.nodes.compactMap { observation.imagePath($0.file) })
-    for drive in live.drives {
-      guard let file = drive.file, let path = observation.imagePath(file) else { continue }
+    for drive in isTold ? live.drives : [] {
+      // A descriptor by number is refused where an option says so.
+      guard let file = drive.file, let path = observation.imagePath(file), !path.hasPrefix("/dev/fdset/") else { continue }
       let label = drive.device.isEmpty ? drive.qdev : drive.device
       if !named.contains(path) {
         drift("drive \(label)", "it uses \(path), which the command line does not name: a snapshot, changed medium or hot-plugged disk", restart)
@@ -74,7 +81,7 @@ extension UpgradePlan {
 
     // A node with a name was given it by argv, or over QMP since; nodes that QEMU names itself (`#block1`) belong to either.
     let words = observation.commandLine.argv
-    for name in Set(live.nodes.compactMap(\.name)).sorted() where !words.contains(where: { $0.contains(name) }) {
+    for name in Set(isTold ? live.nodes.compactMap(\.name) : []).sorted() where !words.contains(where: { $0.contains(name) }) {
       drift("block node \(name)", "it was added after the start", restart)
     }
 
@@ -114,6 +121,7 @@ extension UpgradePlan {
   static func fileBlockers(_ observation: Observation) -> [Blocker] {
     var blockers: [Blocker] = []
     for file in observation.files {
+      if file.onHost == nil, file.isImage, observation.writesToTemporary { continue }
       if file.onHost == nil {
         blockers.append(Blocker(option: file.path, reason: "the file is not there any more, and the new QEMU would open it", wayOut: "put it back"))
       } else if file.onHost != file.forQEMU {
@@ -151,7 +159,9 @@ extension UpgradePlan {
   }
 
   static func hostBlockers(_ observation: Observation) -> [Blocker] {
-    var blockers = observation.foreign.map {
+    // One that is refused with its name need not be by its number, too.
+    let hasNamed = observation.drift.contains { $0.wayOut != nil && $0.what.contains("tcp:") }
+    var blockers = observation.foreign.filter { !hasNamed || $0.what != "a network socket" }.map {
       Blocker(
         option: "descriptor \($0.number)", reason: "\($0.what): no step of this version carries it over",
         wayOut: "remove the device that uses it, or wait for a version of moult that carries it")
@@ -225,6 +235,11 @@ extension Observation {
   /// Where the guest agent is spoken to, absolute.
   var guestAgent: GuestAgent? {
     description.guestAgent.map { GuestAgent(chardev: $0.chardev, path: absolute($0.path)) }
+  }
+
+  /// A disk's writes go to a file that is deleted already: `snapshot=on`, `-snapshot`.
+  var writesToTemporary: Bool {
+    commandLine.options.contains { $0.name == "snapshot" || $0.name == "drive" && $0.parameters.isOn("snapshot") }
   }
 
   /// A path of the command line, made absolute.

@@ -1,4 +1,4 @@
-import QEMU
+public import QEMU
 
 /// What the state formats of the two binaries mean for an upgrade.
 extension UpgradePlan {
@@ -41,7 +41,8 @@ extension UpgradePlan {
 
   /// What became of the trial.
   public mutating func judge(_ trial: Trial) {
-    guard case .done(let differences, let masked, _) = trial else { return }
+    guard case .done(let differences, let masked, let adjusted, _) = trial else { return }
+    observation.drift += adjusted.map(\.drift)
     if !masked.isEmpty {
       warnings.append(
         "the new QEMU's CPU has features that the guest has not seen so far: \(masked.joined(separator: ", ")). They are switched off for it")
@@ -55,7 +56,8 @@ extension UpgradePlan {
 public enum Trial: Sendable, Equatable {
   /// - Parameters:
   ///   - maskedFeatures: CPU features that have to be switched off for the two to be alike.
+  ///   - adjusted: properties that were set in the running VM, and then in the new QEMU.
   ///   - milliseconds: what it took.
-  case done(differences: [String], maskedFeatures: [String], milliseconds: Double)
+  case done(differences: [String], maskedFeatures: [String], adjusted: [Adjustment], milliseconds: Double)
   case skipped(why: String)
 }

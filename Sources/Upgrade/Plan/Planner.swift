@@ -38,7 +38,7 @@ extension UpgradePlan {
       key: Self.key(name: description.name, monitor: observation.monitor), observation: observation,
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
-      warnings: description.warnings + Self.warnings(observation, memory, target), blockers: blockers)
+      warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
     if let target {
       let demands = plan.demands
       plan.blockers += demands.unmet(by: target.catalog, version: target.version)
@@ -130,6 +130,12 @@ extension UpgradePlan {
     }
     for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
       warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")
+    }
+    for binding in observation.description.bindings where binding.kind == .file && binding.handover == .share {
+      let path = observation.absolute(binding.address)
+      guard let file = observation.files.first(where: { $0.path == path }), !file.isOpen else { continue }
+      warnings.append(
+        "\(binding.option): the running QEMU does not write to \(path) any more (the file was rotated, or the character device changed over QMP); the new QEMU does")
     }
     guard let target else { return warnings }
     if target.version < observation.version {

@@ -48,7 +48,7 @@ struct Plan: ParsableCommand {
     let pause = plan.pause
     if plan.blockers.isEmpty { lines.append("pause   \(Output.decimals(pause.least, 0)) to \(Output.decimals(pause.most, 0)) ms expected: \(pause.basis)") }
     switch trial {
-    case .done(let differences, _, let milliseconds):
+    case .done(let differences, _, _, let milliseconds):
       lines.append("trial   the new QEMU was started, compared and ended in \(Output.duration(milliseconds)): \(differences.isEmpty ? "it is the VM's twin" : "it is not the VM's twin")")
     case .skipped(let why): lines.append("trial   not made: \(why)")
     }
