@@ -10,7 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-int moult_trace_seize(pid_t thread) { return (int)ptrace(PTRACE_SEIZE, thread, NULL, NULL); }
+int moult_trace_seize(pid_t thread, int ends_with_tracer) {
+  return (int)ptrace(PTRACE_SEIZE, thread, NULL, (void *)(intptr_t)(ends_with_tracer ? PTRACE_O_EXITKILL : 0));
+}
 int moult_trace_interrupt(pid_t thread) { return (int)ptrace(PTRACE_INTERRUPT, thread, NULL, NULL); }
 int moult_trace_step(pid_t thread) { return (int)ptrace(PTRACE_SINGLESTEP, thread, NULL, NULL); }
 

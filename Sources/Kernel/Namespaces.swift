@@ -70,6 +70,17 @@ public enum Namespaces {
     return try body()
   }
 
+  /// Runs `body` in a network namespace and comes back.
+  static func within<Result: ~Copyable>(
+    network namespace: borrowing OwnedFD, _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let saved = try SavedNamespaces([.network])
+    defer { saved.restore() }
+    let raw = namespace.raw
+    try valueOrErrno("enter network namespace", "") { moult_setns(raw, moult_clone_newnet) }
+    return try body()
+  }
+
   /// Brings the loopback interface of the current network namespace up.
   public static func bringLoopbackUp() throws(Failure) {
     try valueOrErrno("bring up interface", "lo") { moult_interface_up("lo") }

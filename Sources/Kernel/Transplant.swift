@@ -35,9 +35,19 @@ public enum Transplant {
   /// - Throws: when a move fails; those before it are done then.
   public static func perform(_ moves: [Move], closing: [CInt] = [], in pid: pid_t) throws(Failure) {
     if moves.isEmpty, closing.isEmpty { return }
-    var thread = try StoppedThread(pid)
+    try perform(in: pid) { (moves, closing) }
+  }
+
+  /// The same, decided while the thread stands still: what it alone opens and closes is then what it is.
+  /// - Parameter endsWithUs: whether the kernel is to end the process if this one is killed meanwhile, as in the middle
+  ///   of a call nobody could put its registers back. For a process that can be done without.
+  public static func perform(
+    in pid: pid_t, endsWithUs: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
+  ) throws(Failure) {
+    var thread = try StoppedThread(pid, endsWithUs: endsWithUs)
     var failure: Failure?
     do throws(Failure) {
+      let (moves, closing) = try decide()
       for move in moves {
         let result = try thread.call(dup3, UInt64(move.from), UInt64(move.to), UInt64(O_CLOEXEC))
         if result == Int(move.to) { continue }
@@ -96,13 +106,13 @@ private struct StoppedThread: ~Copyable {
   /// A SIGSTOP came meanwhile: no mask keeps it away.
   private var isToStop = false
 
-  init(_ pid: pid_t) throws(Failure) {
+  init(_ pid: pid_t, endsWithUs: Bool = false) throws(Failure) {
     #if !arch(x86_64)
       throw Failure(
         step: "stop a thread of process", subject: "\(pid)", reason: "descriptors can be exchanged on x86-64 only",
         hint: "give the VM unix sockets with paths instead of ports, and no taps")
     #endif
-    try Self.seize(pid)
+    try Self.seize(pid, endsWithUs)
     do throws(Failure) {
       try valueOrErrno("stop a thread of process", "\(pid)") { moult_trace_interrupt(pid) }
       // A signal that is on its way first gets to where it was going.
@@ -179,9 +189,9 @@ private struct StoppedThread: ~Copyable {
     }
   }
 
-  private static func seize(_ pid: pid_t) throws(Failure) {
+  private static func seize(_ pid: pid_t, _ endsWithUs: Bool) throws(Failure) {
     do throws(Failure) {
-      try valueOrErrno("trace process", "\(pid)") { moult_trace_seize(pid) }
+      try valueOrErrno("trace process", "\(pid)") { moult_trace_seize(pid, endsWithUs ? 1 : 0) }
     } catch where error.errno == .notPermitted || error.errno == .permissionDenied {
       var failure = error
       let tracer = try ProcFS.tracer(of: pid)

@@ -57,7 +57,7 @@ struct Sample {
   }
 
   /// Records of the journal that are written while the guest stands still: from `pause.done` to `resume.begin`.
-  static let recordsInPause = 8.0
+  static let recordsInPause = 10.0
 
   static func cost(_ samples: [Sample]) -> String {
     let verify = Text.median(samples.map(\.verify))

@@ -260,7 +260,7 @@ extension EndToEnd.Drifting {
       #expect(job.count == 1 && job[0].hasPrefix("block job copying: "), "\(job)")
       try vm.qmp("block-job-cancel", ["device": "copying", "force": true])
       try eventually("the job has ended") { try vm.qmp("query-block-jobs").array.isEmpty }
-      let socket: JSON = ["addr": ["type": "inet", "data": ["host": "127.0.0.1", "port": "0"]], "server": true, "wait": false]
+      let socket: JSON = ["addr": ["type": "inet", "data": ["host": "127.0.0.1", "port": "0"]], "server": true, "wait": false, "telnet": true]
       try vm.qmp("chardev-add", ["id": "port", "backend": ["type": "socket", "data": socket]])
       let port = try blockers()
       #expect(port.count == 1 && port[0].hasPrefix("character device port: "), "\(port)")

@@ -41,7 +41,7 @@ extension FailureTests {
     @Test(arguments: Memory.allCases)
     func `the new QEMU is killed before it ran the guest: the old one runs on`(_ memory: Memory) throws {
       let patient = try Self.patient("new", memory)
-      for step in ["compare", "migrate", "pause", "switch", "exchange", "verify", "resume"] {
+      for step in ["compare", "migrate", "pause", "switch", "exchange", "rewire", "verify", "resume"] {
         let outcome = try Self.upgrade(patient, at: step) { _ in try Self.kill(patient.twin) }
         patient.check(outcome, exits: 1, saying: ["new QEMU"])
         #expect(outcome.stdout.contains("runs on"), "\(step): \(outcome.stdout)")
@@ -68,14 +68,14 @@ extension FailureTests {
     static let deaths: [(Memory, String)] =
       isFull
       ? Memory.allCases.flatMap { memory in Patient.steps().dropFirst().map { (memory, $0) } }
-      : [(.shared, "launch"), (.copy, "pause"), (.shared, "switch"), (.shared, "exchange"), (.copy, "verify"), (.shared, "resume"), (.copy, "retire")]
+      : [(.shared, "launch"), (.copy, "pause"), (.shared, "switch"), (.shared, "exchange"), (.shared, "rewire"), (.copy, "verify"), (.shared, "resume"), (.copy, "retire")]
 
     @Test(arguments: deaths)
     func `the old QEMU is killed: the guest goes on if the new one has it`(_ memory: Memory, _ step: String) throws {
       let patient = try Self.patient("old", memory)
       let outcome = try Self.upgrade(patient, at: step) { _ in try Self.kill(patient.pid) }
       // At the switch it depends: QEMU sends the rest by itself once the guest has stopped.
-      let isOver = ["exchange", "verify", "resume", "retire", "commit"].contains(step) || step == "switch" && outcome.code == 0
+      let isOver = ["exchange", "rewire", "verify", "resume", "retire", "commit"].contains(step) || step == "switch" && outcome.code == 0
       if isOver {
         patient.check(outcome, exits: 0)
         try patient.expectMoved()
@@ -100,7 +100,7 @@ extension FailureTests {
         #expect(outcome.code == (moved ? 0 : 1), "\(text)")
         #expect(moved || outcome.stderr.contains(name), "\(text)")
         // From the exchange on nothing waits any more, so nothing can be cut short.
-        #expect(moved == ["exchange", "verify", "resume", "retire", "commit"].contains(step), "\(text)")
+        #expect(moved == ["exchange", "rewire", "verify", "resume", "retire", "commit"].contains(step), "\(text)")
         patient.expectHealthy()
       }
       #expect(try patient.vm.endAndVerifyDisk() == [])

@@ -18,18 +18,10 @@ extension FailureTests {
 
     static let features: [Feature] = [
       Feature(arguments: ["-netdev", "user,id=n0", "-device", "e1000,netdev=n0"], words: ["user"]),
-      Feature(
-        arguments: ["-netdev", "tap,id=n0,ifname=moult-fail0,script=no,downscript=no", "-device", "e1000,netdev=n0"], words: ["tap"],
-        condition: access("/dev/net/tun", R_OK | W_OK) == 0),
       Feature(arguments: ["-netdev", "socket,id=n0,listen=127.0.0.1:45871", "-device", "e1000,netdev=n0"], words: ["socket"]),
       Feature(arguments: ["-nic", "user"], words: ["user"]),
-      Feature(arguments: ["-vnc", "127.0.0.1:5781"], words: ["vnc"]),
-      Feature(arguments: ["-chardev", "socket,id=c0,host=127.0.0.1,port=45872,server=on,wait=off", "-serial", "chardev:c0"], words: ["45872"]),
-      Feature(arguments: ["-serial", "tcp:127.0.0.1:45873,server=on,wait=off"], words: ["45873"]),
-      Feature(arguments: ["-monitor", "telnet:127.0.0.1:45874,server=on,wait=off"], words: ["45874"]),
       Feature(arguments: ["-serial", "udp:127.0.0.1:45875"], words: ["udp"]),
       Feature(arguments: ["-serial", "pty"], words: ["pty"]),
-      Feature(arguments: ["-gdb", "tcp:127.0.0.1:45876"], words: ["gdb"]),
       Feature(arguments: ["-serial", "stdio"], words: ["stdio"], launcher: ["bash", "-c", "exec \"$@\" </dev/ptmx", "bash"]),
       Feature(arguments: ["-virtfs", "local,path=/tmp,mount_tag=t,security_model=none"], words: ["virtfs"]),
       Feature(arguments: ["-snapshot"], words: ["-snapshot"]),

@@ -63,7 +63,7 @@ final class Patient {
   private static let records = ["lock": 1, "keep": 1, "launch": 1, "compare": 1, "retire": 2]
   static func steps(hold: Bool = false) -> [String] {
     ["lock"] + (hold ? ["keep"] : [])
-      + ["stage", "launch", "compare", "migrate", "pause", "switch", "exchange", "verify", "resume", "retire"]
+      + ["stage", "launch", "compare", "migrate", "pause", "switch", "exchange", "rewire", "verify", "resume", "retire"]
       + (hold ? [] : ["commit"])
   }
 

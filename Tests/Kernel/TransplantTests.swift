@@ -154,7 +154,7 @@ private final class Tracee {
 
   @Test func aTracerIsNamed() throws {
     let tracee = try Tracee("read")
-    try #require(moult_trace_seize(tracee.pid) == 0)
+    try #require(moult_trace_seize(tracee.pid, 0) == 0)
     #expect { try Transplant.probe(tracee.pid) } throws: {
       let failure = $0 as? Failure
       return failure?.errno == .notPermitted && failure?.reason == "process \(getpid()) traces it already" && failure?.hint != nil

@@ -19,12 +19,12 @@ import Testing
     Case("-serial", "udp:h:5@l:6", is: "udp-socket connect h:5@l:6 refuse"),
     Case("-serial", "udp::5", is: "udp-socket connect :5 refuse"),
     Case("-serial", "udp::5@:6", is: "udp-socket connect :5@:6 refuse"),
-    Case("-serial", "tcp:[::1]:4444,server=on", is: "tcp-socket listen [::1]:4444 refuse"),
-    Case("-serial", "telnet:h:5,server,nowait", is: "tcp-socket listen h:5 refuse"),
+    Case("-serial", "tcp:[::1]:4444,server=on", is: "tcp-socket listen [::1]:4444 duplicate"),
+    Case("-serial", "telnet:h:5,server,nowait", is: "tcp-socket listen h:5 duplicate"),
     Case("-serial", "tcp:h:5", is: "tcp-socket connect h:5 refuse"),
-    Case("-gdb", "tcp::1234", is: "tcp-socket listen :1234 refuse"),
+    Case("-gdb", "tcp::1234", is: "tcp-socket listen :1234 duplicate"),
     Case("-gdb", "unix:/g,server=on", is: "unix-socket listen /g swap"),
-    Case("-chardev", "socket,id=c,host=::1,port=5,server=on", is: "tcp-socket listen [::1]:5 refuse"),
+    Case("-chardev", "socket,id=c,host=::1,port=5,server=on", is: "tcp-socket listen [::1]:5 duplicate"),
     Case("-chardev", "socket,id=c,path=/p,server=on,logfile=/l", is: "file own /l share", "unix-socket listen /p swap"),
     Case("-chardev", "socket,id=c,path=n,abstract=on", is: "unix-socket connect @n refuse"),
     Case("-chardev", "socket,id=c,fd=5", "-device", "vhost-user-blk,chardev=c", is: "vhost-user connect fd=5 refuse"),
@@ -45,13 +45,13 @@ import Testing
   ]
 
   static let displays = [
-    Case("-vnc", "127.0.0.1:1", is: "tcp-socket listen 127.0.0.1:5901 refuse"),
-    Case("-vnc", "vnc=[::]:2,websocket=on", is: "tcp-socket listen [::]:5702 refuse", "tcp-socket listen [::]:5902 refuse"),
-    Case("-vnc", ":0,websocket=h:80", is: "tcp-socket listen :5900 refuse", "tcp-socket listen h:80 refuse"),
+    Case("-vnc", "127.0.0.1:1", is: "tcp-socket listen 127.0.0.1:5901 duplicate"),
+    Case("-vnc", "vnc=[::]:2,websocket=on", is: "tcp-socket listen [::]:5702 duplicate", "tcp-socket listen [::]:5902 duplicate"),
+    Case("-vnc", ":0,websocket=h:80", is: "tcp-socket listen :5900 duplicate", "tcp-socket listen h:80 duplicate"),
     Case("-vnc", "password=on"), Case("-vnc", "h:5500,reverse=on", is: "tcp-socket connect h:5500 refuse"),
     Case("-vnc", "vnc=unix:/foo=bar.sock,password=on", is: "unix-socket listen /foo=bar.sock swap"),
-    Case("-vnc", ":0,tls,x509=/x", is: "directory share /x reopen", "tcp-socket listen :5900 refuse"),
-    Case("-display", "vnc=:3", is: "tcp-socket listen :5903 refuse"),
+    Case("-vnc", ":0,tls,x509=/x", is: "directory share /x reopen", "tcp-socket listen :5900 duplicate"),
+    Case("-display", "vnc=:3", is: "tcp-socket listen :5903 duplicate"),
     Case("-spice", "port=5900,tls-port=5901,addr=::", is: "tcp-socket listen [::]:5900 refuse", "tcp-socket listen [::]:5901 refuse"),
     Case("-spice", "port=0,gl=on,rendernode=/dev/dri/renderD129", is: "display share /dev/dri/renderD129 reopen"),
     Case("-spice", "unix,addr=/s", is: "unix-socket listen /s swap"),
@@ -111,11 +111,11 @@ import Testing
   ]
 
   static let networks = [
-    Case("-netdev", "tap,id=n,vhost=off,vhostfd=3", is: "tap own tap%d refuse"),
-    Case("-nic", "tap,ifname=t0,vhost=on", is: "tap own t0 refuse", "vhost-net own /dev/vhost-net refuse"),
-    Case("-net", "tap,fd=3,vhostfd=4", is: "tap own fd=3 refuse", "vhost-net own fd=4 refuse"),
-    Case("-netdev", "tap,id=n,br=b0", is: "tap own tap%d refuse"), Case("-nic", "model=e1000", is: "netdev-user own user refuse"), Case("-nic", "bridge", is: "bridge-helper own br0 refuse"),
-    Case("-netdev", "bridge,id=n,br=b1,helper=/h", is: "bridge-helper own b1 refuse"),
+    Case("-netdev", "tap,id=n,vhost=off,vhostfd=3", is: "tap own tap%d duplicate"),
+    Case("-nic", "tap,ifname=t0,vhost=on", is: "tap own t0 duplicate", "vhost-net own /dev/vhost-net refuse"),
+    Case("-net", "tap,fd=3,vhostfd=4", is: "tap own fd=3 duplicate", "vhost-net own fd=4 refuse"),
+    Case("-netdev", "tap,id=n,br=b0", is: "tap own tap%d duplicate"), Case("-nic", "model=e1000", is: "netdev-user own user refuse"), Case("-nic", "bridge", is: "bridge-helper own br0 duplicate"),
+    Case("-netdev", "bridge,id=n,br=b1,helper=/h", is: "bridge-helper own b1 duplicate"),
     Case(
       "-netdev", "user,id=n,hostfwd=tcp:127.0.0.1:1-:2,hostfwd=udp::3-10.0.2.15:4,hostfwd=unix:/a-b.sock-:5",
       is: "netdev-user own n refuse", "tcp-socket listen 127.0.0.1:1 refuse", "udp-socket listen :3 refuse", "unix-socket listen /a-b.sock refuse"),

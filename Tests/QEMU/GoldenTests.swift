@@ -198,7 +198,7 @@ import Testing
       file own /var/lib/vz/images/8006/vm-8006-disk-1.qcow2 reopen
       disk own /var/lib/vz/images/8006/vm-8006-disk-0.qcow2 reopen
       tcp-socket listen 127.0.0.1:61000 refuse
-      tap own tap8006i0 refuse
+      tap own tap8006i0 duplicate
       vhost-net own /dev/vhost-net refuse
     proxmox/simple-backingchain.conf.cmd
       file share /usr/share/qemu-server/bootsplash.jpg reopen
@@ -221,7 +221,7 @@ import Testing
       disk own ./BaseSystem.img reopen
       disk own ./mac_hdd_ng.img reopen
       netdev-user own net0 refuse
-      tcp-socket listen 0.0.0.0:5901 refuse
+      tcp-socket listen 0.0.0.0:5901 duplicate
     other/kubevirt_libvirt_helper_test-go_89.args
       file share /var/lib/libvirt/qemu/domain-1-default_vmi-alpine-e/master-key.aes reopen
       file share /usr/share/edk2/ovmf/OVMF_CODE.fd reopen
@@ -231,11 +231,11 @@ import Testing
       fd listen 25 refuse
       disk share /var/run/kubevirt/container-disks/disk_0.img reopen
       disk own /var/run/kubevirt-ephemeral-disks/disk-data/containerdisk/disk.qcow2 reopen
-      tap own fd=22 refuse
+      tap own fd=22 duplicate
       vhost-net own fd=23 refuse
       unix-socket listen /var/run/kubevirt-private/6d220540-cae6-4aa3-a850-af62ff66e407/virt-vnc swap
     other/qemu_COLO-FT-txt_192.args
-      bridge-helper own br0 refuse
+      bridge-helper own br0 duplicate
       tcp-socket connect 127.0.0.1:9003 refuse
       tcp-socket connect 127.0.0.1:9004 refuse
       disk share /vms/primary.qcow2 reopen
@@ -248,14 +248,14 @@ import Testing
       netdev-socket share can0 refuse
       netdev-user own user refuse
     other/qemu_gdb-rst_23.args
-      tcp-socket listen :1234 refuse
+      tcp-socket listen :1234 duplicate
       file share bzImage reopen
       disk own rootdisk.img reopen
       netdev-user own user refuse
     other/qemu_microvm-rst_96.args
       file share vmlinux reopen
       disk own test.img reopen
-      tap own tap%d refuse
+      tap own tap%d duplicate
     other/ovs_afxdp-rst_386.args
       disk own ubuntu1810.qcow reopen
       vhost-user listen /tmp/vhost-user-1 refuse
@@ -298,8 +298,8 @@ import Testing
     libvirt/graphics-vnc-websocket.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-QEMUGuest1/master-key.aes reopen
       fd listen 1729 refuse
-      tcp-socket listen 127.0.0.1:5900 refuse
-      tcp-socket listen 127.0.0.1:5700 refuse
+      tcp-socket listen 127.0.0.1:5900 duplicate
+      tcp-socket listen 127.0.0.1:5700 duplicate
     libvirt/hostdev-mdev-display-spice-egl-headless.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-QEMUGuest2/master-key.aes reopen
       fd listen 1729 refuse
@@ -333,7 +333,7 @@ import Testing
       fd listen 1729 refuse
       disk own /var/lib/libvirt/images/f14.img reopen
       disk share /var/lib/libvirt/Fedora-14-x86_64-Live-KDE.iso reopen
-      tap own fds=102:103:104:105:106 refuse
+      tap own fds=102:103:104:105:106 duplicate
       vhost-net own fds=44:45:46:47:48 refuse
       pty own pty refuse
     libvirt/tpm-emulator-tpm2-enc.x86_64-latest.args

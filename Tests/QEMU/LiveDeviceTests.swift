@@ -118,9 +118,31 @@ import Testing
       $0.parts.sockets["c"] = ["type": "unix", "path": "/r/c.sock"]
       plug(&$0, "p", "virtserialport", bus: "/machine/peripheral/vs/virtio-backend/vs.0", ["chardev": "c", "nr": 2, "name": "org.x"], defaults: ["nr": 4_294_967_295])
     },
-    .init(what: "a console at a port", argv: argv, refused: "no unix socket") {
+    .init(what: "a console at a port", argv: argv, now: argv + " -chardev socket,id=c,host=::1,port=5,server=on,wait=off") {
+      $0.chardevs = ["c"]
+      $0.chardevFiles = ["c": "tcp:[::1]:5,server=on <-> [::1]:40000"]
+      $0.parts.sockets["c"] = ["type": "inet", "host": "::1", "port": "5"]
+    },
+    .init(what: "a console at an abstract name", argv: argv, now: argv + " -chardev socket,id=c,path=n,abstract=on,tight=off,server=on,wait=off") {
+      $0.chardevs = ["c"]
+      $0.chardevFiles = ["c": "disconnected:unix:n,abstract=on,server=on"]
+      $0.parts.sockets["c"] = ["type": "unix", "path": "n", "abstract": true, "tight": false]
+    },
+    .init(what: "a console at a port, with TLS perhaps", argv: argv + " -object tls-creds-x509,id=t", refused: "no socket that QEMU listens on and passes on") {
+      $0.objects["t"] = "tls-creds-x509"
       $0.chardevs = ["c"]
       $0.chardevFiles = ["c": "disconnected:tcp:127.0.0.1:5,server=on"]
+      $0.parts.sockets["c"] = ["type": "inet", "host": "127.0.0.1", "port": "5"]
+    },
+    .init(what: "a console with telnet", argv: argv, refused: "passes on what arrives") {
+      $0.chardevs = ["c"]
+      $0.chardevFiles = ["c": "disconnected:telnet:127.0.0.1:5,server=on"]
+      $0.parts.sockets["c"] = ["type": "inet", "host": "127.0.0.1", "port": "5"]
+    },
+    .init(what: "a console that connects", argv: argv, refused: "no socket that QEMU listens on") {
+      $0.chardevs = ["c"]
+      $0.chardevFiles = ["c": "tcp:127.0.0.1:5 <-> 127.0.0.1:44444"]
+      $0.parts.sockets["c"] = ["type": "inet", "host": "127.0.0.1", "port": "5"]
     },
     // Under the same id.
     .init(what: "a console whose socket was changed", argv: "-chardev socket,id=c,path=/r/c.sock,server=on,wait=off",
@@ -164,7 +186,17 @@ import Testing
       $0.networkText = "hub 0\r\n \\ hub0port1: #net123: index=0,type=user,net=10.0.2.0,restrict=on\r\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n"
         + "hub 3\r\n \\ h2: e: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:57\r\n \\ h1: hu: index=0,type=user,net=10.0.2.0,restrict=on\r\n"
     },
-    .init(what: "a network that reaches out", argv: argv, refused: "only a user network with restrict=on") {
+    .init(what: "a tap", argv: argv, now: argv + " -netdev tap,id=n1,ifname=t1,script=no,downscript=no") {
+      $0.networkText += "n1: index=0,type=tap,ifname=t1,script=/etc/qemu-ifup,downscript=no\r\n"
+    },
+    .init(what: "a tap by number", argv: argv, now: argv + " -netdev tap,id=n1,fd=31") { $0.networkText += "n1: index=0,type=tap,fd=31\r\n" },
+    .init(what: "a tap of a helper", argv: argv, refused: "only a tap of one queue") {
+      $0.networkText += "n1: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0\r\n"
+    },
+    .init(what: "a tap of two queues", argv: argv, refused: "only a tap of one queue") {
+      for queue in 0...1 { $0.networkText += "n1: index=\(queue),type=tap,fd=3\(queue)\r\n" }
+    },
+    .init(what: "a network that reaches out", argv: argv, refused: "only a tap of one queue, and a user network with restrict=on") {
       $0.networkText += "n1: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
     },
     .init(what: "a secret", argv: argv, refused: "no secret into arguments") { $0.objects["s"] = "secret" },

@@ -36,12 +36,8 @@ import Testing
   }
 
   static let refusals: [Refused] = [
-    .init(argv: ["-netdev", "tap,id=n,ifname=t0"], kind: .tap, address: "t0"),
-    .init(argv: ["-netdev", "type=tap,id=n"], kind: .tap, address: "tap%d"),
-    .init(argv: ["-netdev", "tap,id=n,fd=5"], kind: .tap, address: "fd=5"),
     .init(argv: ["-netdev", "tap,id=n,fds=5:6,vhost=on,vhostfds=7:8"], kind: .vhostNet, address: "fds=7:8"),
-    .init(argv: ["-netdev", "bridge,id=n,br=b0"], kind: .bridgeHelper, address: "b0"),
-    .init(argv: ["-net", "tap,helper=/h"], kind: .bridgeHelper, address: "br0"),
+    .init(argv: ["-spice", "port=5900,addr=h"], kind: .tcpSocket, address: "h:5900"),
     .init(argv: ["-nic", "user"], kind: .netdevUser, address: "user"),
     .init(argv: ["-netdev", "user,id=n,restrict=on,hostfwd=tcp::1-:2"], kind: .netdevUser, address: "n"),
     .init(argv: ["-netdev", #"{"type":"user","id":"n","restrict":true,"guestfwd":[{"str":"x"}]}"#], kind: .netdevUser, address: "n"),
@@ -51,12 +47,8 @@ import Testing
     .init(argv: ["-netdev", "vhost-vdpa,id=n,vhostdev=/dev/v"], kind: .vhostVdpa, address: "/dev/v"),
     .init(argv: ["-netdev", "l2tpv3,id=n,src=h1,dst=h2,dstport=5"], kind: .netdevSocket, address: "h2:5@h1"),
     .init(argv: ["-netdev", "nonsense,id=n"]),
-    .init(argv: ["-chardev", "socket,id=a,host=h,port=1,server=on"], kind: .tcpSocket, address: "h:1"),
-    .init(argv: ["-serial", "tcp::4444,server"], kind: .tcpSocket, address: ":4444"),
-    .init(argv: ["-monitor", "telnet:127.0.0.1:55,server,nowait"], kind: .tcpSocket, address: "127.0.0.1:55"),
     .init(argv: ["-chardev", "socket,id=a,path=/p"], kind: .unixSocket, address: "/p"),
     .init(argv: ["-chardev", "socket,id=a,path=/p,reconnect-ms=5000"], kind: .unixSocket, address: "/p"),
-    .init(argv: ["-chardev", "socket,id=a,path=p,server=on,abstract=on"], kind: .unixSocket, address: "@p"),
     .init(argv: ["-chardev", "socket,id=a,fd=9,server=on"], kind: .fd, address: "9"),
     .init(argv: ["-chardev", "udp,id=a,host=h,port=2"], kind: .udpSocket, address: "h:2"),
     .init(argv: ["-serial", "udp::5"], kind: .udpSocket, address: ":5"),
@@ -66,12 +58,6 @@ import Testing
     .init(argv: ["-chardev", "qemu-vdagent,id=a"]),
     .init(argv: ["-chardev", "nonsense,id=a"]),
     .init(argv: ["-mon", "chardev=missing,mode=control"]),
-    .init(argv: ["-gdb", "tcp::1234"], kind: .tcpSocket, address: ":1234"),
-    .init(argv: ["-s"], kind: .tcpSocket, address: ":1234"),
-    .init(argv: ["-vnc", ":0"], kind: .tcpSocket, address: ":5900"),
-    .init(argv: ["-vnc", "[::]:59630"], kind: .tcpSocket, address: "[::]:65530"),
-    .init(argv: ["-vnc", "unix:v,websocket=5700"], kind: .tcpSocket, address: ":5700"),
-    .init(argv: ["-spice", "port=5900,addr=h"], kind: .tcpSocket, address: "h:5900"),
     .init(argv: ["-display", "gtk"], kind: .display, address: "gtk"),
     .init(argv: ["-display", "dbus,addr=unix:path=/d"], kind: .display, address: "unix:path=/d"),
     .init(argv: ["-audiodev", "pa,id=a"], kind: .display, address: "pa"),
@@ -133,6 +119,31 @@ import Testing
           $0.kind == kind && $0.address == refused.address && $0.handover == .refuse
         }, "\(description.bindings)")
     }
+  }
+
+  /// What the running QEMU has open, and the new one gets.
+  static let duplicated: [Refused] = [
+    .init(argv: ["-netdev", "tap,id=n,ifname=t0"], kind: .tap, address: "t0"),
+    .init(argv: ["-netdev", "type=tap,id=n"], kind: .tap, address: "tap%d"),
+    .init(argv: ["-netdev", "tap,id=n,fd=5"], kind: .tap, address: "fd=5"),
+    .init(argv: ["-netdev", "bridge,id=n,br=b0"], kind: .bridgeHelper, address: "b0"),
+    .init(argv: ["-net", "tap,helper=/h"], kind: .bridgeHelper, address: "br0"),
+    .init(argv: ["-chardev", "socket,id=a,host=h,port=1,server=on"], kind: .tcpSocket, address: "h:1"),
+    .init(argv: ["-serial", "tcp::4444,server"], kind: .tcpSocket, address: ":4444"),
+    .init(argv: ["-monitor", "telnet:127.0.0.1:55,server,nowait"], kind: .tcpSocket, address: "127.0.0.1:55"),
+    .init(argv: ["-chardev", "socket,id=a,path=p,server=on,abstract=on"], kind: .unixSocket, address: "@p"),
+    .init(argv: ["-gdb", "tcp::1234"], kind: .tcpSocket, address: ":1234"),
+    .init(argv: ["-s"], kind: .tcpSocket, address: ":1234"),
+    .init(argv: ["-vnc", ":0"], kind: .tcpSocket, address: ":5900"),
+    .init(argv: ["-vnc", "[::]:59630"], kind: .tcpSocket, address: "[::]:65530"),
+    .init(argv: ["-vnc", "unix:v,websocket=5700"], kind: .tcpSocket, address: ":5700"),
+  ]
+
+  @Test(arguments: duplicated) func isDuplicated(item: Refused) {
+    let description = Self.describe(item.argv)
+    #expect(description.blockers == [])
+    #expect(
+      description.bindings.contains { $0.kind == item.kind && $0.address == item.address && $0.handover == .duplicate }, "\(description.bindings)")
   }
 
   @Test func theDefaultNetworkIsRefused() {

@@ -31,6 +31,7 @@ struct Ending {
         expect(host.keptRuntimes == 1, "held, but there is no way back")
       }
       expect(host.oomScore == host.plan.observation.oomScoreAdjustment || notes.contains("dear to the kernel"), "\(name), but the kernel kills it first")
+      expect(!host.hasStandIns, "\(name), but the stand-ins are still there")
       expect(host.isSettled || notes.contains("detach"), "\(name), but the staging mounts are still there")
     case .failed where report.failure?.step == .probation:
       expect(newRuns && allNames(.new), "unhealthy, but the guest does not run in the new QEMU")

@@ -8,17 +8,17 @@ import Testing
 @Suite struct FaultMatrixTests {
   /// Requests whose runs differ in the calls they make.
   enum Kind: String, CaseIterable, Sendable {
-    case plain, copy, hold, probation, unit
+    case plain, copy, hold, probation, unit, network
     var request: UpgradeRequest {
       switch self {
-      case .plain, .unit: Fixture.request()
+      case .plain, .unit, .network: Fixture.request()
       case .copy: Fixture.request(memory: .copy)
       case .hold: Fixture.request(hold: true)
       case .probation: Fixture.request(probation: 5)
       }
     }
     var observation: Observation {
-      var observation = Fixture.observation()
+      var observation = self == .network ? Fixture.networked() : Fixture.observation()
       if self == .probation {
         observation = Fixture.observation(Fixture.arguments + Fixture.agent)
         observation.live.chardevs.append("qga0")
@@ -88,7 +88,7 @@ import Testing
     }
   }
 
-  @Test(arguments: [Kind.plain, .hold]) func twoThingsGoWrong(kind: Kind) {
+  @Test(arguments: [Kind.plain, .hold, .network]) func twoThingsGoWrong(kind: Kind) {
     let undisturbed = Self.host(kind, [:])
     _ = ExecutorTests.run(undisturbed)
     let firsts: [ModelHost.Fault] = [.fails(.ioError), .kill(.old, after: true), .kill(.new, after: true)]

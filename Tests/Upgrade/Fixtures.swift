@@ -73,6 +73,28 @@ enum Fixture {
       room: MemoryRoom(host: 4 << 30, cgroup: nil, cgroupPath: nil), clients: [:], supervision: .none)
   }
 
+  /// The same VM with a tap of two queues, VNC on a port of IPv4 and IPv6, and a console on a port that has a client.
+  static func networked() -> Observation {
+    let words = ["-vnc", ":1", "-netdev", "tap,id=n0,ifname=tap0,queues=2,script=no", "-debugcon", "tcp:127.0.0.1:4444,server=on,wait=off"]
+    var observation = observation(arguments + words)
+    observation.live.chardevs.append("debugcon")
+    let endpoints = CommandLine(argv: arguments + words).networkEndpoints
+    func find(_ purpose: String) -> NetworkEndpoint { endpoints.first { $0.purpose == purpose }! }
+    observation.network.listeners = [
+      .init(
+        endpoint: find("vnc"),
+        sockets: [.init(descriptor: 11, inode: 1011, address: "0.0.0.0"), .init(descriptor: 12, inode: 1012, address: "::")],
+        connections: [.init(descriptor: 13, inode: 1013)]),
+      .init(
+        endpoint: find("debugcon"), sockets: [.init(descriptor: 14, inode: 1014, address: "127.0.0.1")],
+        connections: [.init(descriptor: 15, inode: 1015)]),
+    ]
+    observation.network.taps = CommandLine(argv: arguments + words).taps.map {
+      .init(tap: $0, interface: "tap0", flags: [.tap, .multipleQueues], descriptors: [16, 17])
+    }
+    return observation
+  }
+
   static func request(
     memory: MemoryStrategy = .auto, hold: Bool = false, probation: Double? = nil, root: String? = nil
   ) -> UpgradeRequest {

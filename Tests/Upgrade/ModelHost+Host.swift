@@ -88,6 +88,25 @@ extension ModelHost: Host {
     try call("finish stage \(stage.path)") { () throws(Failure) in try mustLive(.new) }
   }
 
+  func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove] {
+    try call("prepare rewiring", waits: true) { () throws(Failure) in
+      try mustLive(.new)
+      return plan.rewiring.given.map {
+        WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: false)
+      }
+    }
+  }
+
+  func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String] {
+    try call("rewire \(moves.count)") { () throws(Failure) in
+      try mustLive(.new)
+      wired = Set(moves.map(\.move.to))
+      return []
+    }
+  }
+
+  func finishRewiring() { hasStandIns = false }
+
   private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }
 
   func exchange(_ exchange: NameExchange) throws(Failure) {

@@ -85,6 +85,9 @@ final class ModelHost {
   /// Of the new QEMU.
   var oomScore = LaunchPlan.waitingOOMScore
   var isSettled = false
+  /// Descriptors of the new QEMU that are the real ones by now.
+  var wired: Set<Int32> = []
+  var hasStandIns = true
   var hearsInterrupts = true
   var interruptPending = false
 
@@ -217,6 +220,7 @@ final class ModelHost {
         violate("the \(side.rawValue) QEMU runs, but \(path) is \(names[path]?.rawValue ?? "missing")")
       }
     }
+    if new?.runs == true, wired.count < plan.rewiring.given.count { violate("the new QEMU runs without its taps and ports") }
     if let new, new.isAlive, new.runState == .running, !new.hasRun { violate("the model lost that the new QEMU ran") }
   }
 

@@ -7,6 +7,7 @@
 
 #include "CKernelMessage.h"
 #include "ChildStage.h"
+#include "Network.h"
 #include "Trace.h"
 
 // MARK: Processes

@@ -17,8 +17,8 @@ enum moult_trace_event {
   moult_trace_other,          // detail: the wait status
 };
 
-/// PTRACE_SEIZE, without options.
-int moult_trace_seize(pid_t thread);
+/// PTRACE_SEIZE; with PTRACE_O_EXITKILL, the process ends with the tracer.
+int moult_trace_seize(pid_t thread, int ends_with_tracer);
 int moult_trace_interrupt(pid_t thread);
 /// PTRACE_DETACH without a signal.
 int moult_trace_detach(pid_t thread);

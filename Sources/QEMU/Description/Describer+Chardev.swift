@@ -121,6 +121,8 @@ extension Describer {
     }
   }
 
+  static let sameSocket = "the new QEMU gets the running one's listening socket: it is never closed"
+
   /// One socket is one binding: a back end's own kind, or the transport's.
   private mutating func bindSocket(_ chardev: Chardev, _ purpose: String) {
     let parameters = chardev.parameters
@@ -146,10 +148,8 @@ extension Describer {
         .fd, fd, "a socket passed by number, which the new QEMU would not have",
         "start the VM with path= instead of fd=")
     } else if let path {
-      if isAbstract {
-        refuse(
-          .unixSocket, path, "an abstract name lives in the network namespace and cannot be exchanged",
-          "use a socket with a path")
+      if isAbstract, role == .listen {
+        bind(.unixSocket, .listen, path, chardev.option, .duplicate, Self.sameSocket, purpose: purpose)
       } else if role == .listen {
         bind(
           .unixSocket, .listen, path, chardev.option, .swap,
@@ -159,10 +159,12 @@ extension Describer {
           .unixSocket, path, "a connection to another program's socket cannot be handed over yet",
           "let QEMU listen (server=on,wait=off), or disconnect it first")
       }
+    } else if role == .listen {
+      bind(.tcpSocket, .listen, chardev.networkAddress, chardev.option, .duplicate, Self.sameSocket, purpose: purpose)
     } else {
       refuse(
-        .tcpSocket, chardev.networkAddress, "a TCP socket cannot be handed over yet",
-        "use a unix socket (server=on,wait=off)")
+        .tcpSocket, chardev.networkAddress, "a connection to another program cannot be handed over yet",
+        "let QEMU listen (server=on,wait=off), or disconnect it first")
     }
   }
 }

@@ -5,9 +5,9 @@ extension Describer {
     guard let address = parameters["vnc"], address != "none" else { return }
     let isReverse = parameters.isOn("reverse")
     if let websocket = parameters["websocket"] {
-      refuse(
-        .tcpSocket, .listen, Self.websocketAddress(websocket, vnc: address), option.text,
-        "the websocket's port cannot be handed over yet", "start the VM without websocket=", purpose: "vnc")
+      bind(
+        .tcpSocket, .listen, Self.websocketAddress(websocket, vnc: address), option.text, .duplicate, Self.sameSocket,
+        purpose: "vnc")
     }
     if let directory = parameters["x509"] ?? parameters["x509verify"] {
       file(directory, .secret, option, isDirectory: true)
@@ -25,9 +25,8 @@ extension Describer {
         .tcpSocket, .connect, address, option.text, "a connection to a viewer cannot be handed over yet",
         "start the VM without reverse", purpose: "vnc")
     } else {
-      refuse(
-        .tcpSocket, .listen, Self.port(5900, ofDisplay: address), option.text,
-        "a TCP port cannot be handed over yet", "use -vnc unix:PATH", purpose: "vnc")
+      bind(
+        .tcpSocket, .listen, Self.port(5900, ofDisplay: address), option.text, .duplicate, Self.sameSocket, purpose: "vnc")
     }
   }
 
@@ -65,7 +64,7 @@ extension Describer {
       guard let port = parameters[key], port != "0" else { continue }
       let host = address.contains(":") ? "[\(address)]" : address
       refuse(
-        .tcpSocket, .listen, host + ":" + port, option.text, "a TCP port cannot be handed over yet",
+        .tcpSocket, .listen, host + ":" + port, option.text, "a port of SPICE cannot be handed over yet",
         "use -spice unix=on,addr=PATH", purpose: "spice")
     }
   }

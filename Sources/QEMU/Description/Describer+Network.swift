@@ -59,8 +59,8 @@ extension Describer {
       refuse(
         .netdevUser, .own, parameters["id"] ?? "user", option.text,
         outside.isEmpty
-          ? "the guest's connections would end, and in a private network namespace the outside is gone"
-          : "\(outside.joined(separator: ", ")) reach the host, which a private network namespace does not",
+          ? "the guest's connections through QEMU's own user network would end"
+          : "the guest's connections would end, and \(outside.joined(separator: ", ")) cannot be handed over yet",
         wayOut)
     }
     for rule in rules("hostfwd", parameters) { hostForward(rule, option) }
@@ -101,24 +101,22 @@ extension Describer {
   }
 
   private mutating func tap(_ option: CommandOption, _ parameters: OptionValue, _ type: String) {
+    let why = "the new QEMU gets the running one's queues: bridge, addresses, filters and statistics stay"
     if let fd = Self.numbers("fd", parameters) {
-      refuse(
-        .tap, .own, fd, option.text,
-        "a tap passed by number, which the new QEMU would not have, cannot be handed over yet", Self.unplug)
+      bind(.tap, .own, fd, option.text, .duplicate, why)
     } else if type == "bridge" || parameters["helper"] != nil {
-      refuse(
-        .bridgeHelper, .own, parameters["br"] ?? "br0", option.text,
-        "the tap that the bridge helper put on this bridge cannot be handed over yet", Self.unplug)
+      bind(.bridgeHelper, .own, parameters["br"] ?? "br0", option.text, .duplicate, why)
     } else {
       // The kernel fills in the number of an unnamed one.
-      refuse(.tap, .own, parameters["ifname"] ?? "tap%d", option.text, "a tap cannot be handed over yet", Self.unplug)
+      bind(.tap, .own, parameters["ifname"] ?? "tap%d", option.text, .duplicate, why)
     }
     let vhost = Self.numbers("vhostfd", parameters)
     // net/tap.c: vhost= decides, and without it a descriptor or vhostforce=on.
     guard parameters["vhost"].map(OptionValue.isOn) ?? (vhost != nil || parameters.isOn("vhostforce")) else { return }
     refuse(
       .vhostNet, .own, vhost ?? "/dev/vhost-net", option.text,
-      "the rings of the network card are in the kernel (vhost-net), whose state cannot be handed over yet", Self.unplug)
+      "the rings of the network card are in the kernel (vhost-net), whose state cannot be handed over yet",
+      "the same tap with vhost=off is carried over; unplug the network device, or restart the VM so")
   }
 
   /// `fd=3` or `fds=3:4`, by a key (`fd`, `vhostfd`) or its plural; nil if neither is there.

@@ -94,9 +94,7 @@ extension Describer {
     case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb":
       legacyChardev(option, value, label)
     case "s":
-      refuse(
-        .tcpSocket, .listen, ":1234", option.text, "the port of gdb's server cannot be handed over yet",
-        "end it by `gdbserver none` in the monitor, and start the VM without -s", purpose: "gdb")
+      bind(.tcpSocket, .listen, ":1234", option.text, .duplicate, Self.sameSocket, purpose: "gdb")
     case "netdev", "nic", "net": network(option, parameters)
     case "drive", "blockdev": blockOption(option, parameters)
     case "hda", "hdb", "hdc", "hdd", "fda", "fdb", "sd", "mtdblock", "pflash", "cdrom":

@@ -125,7 +125,7 @@ extension Rebuilding {
       let subject = "character device \(id)"
       guard let keys = chardevKeys(id) else {
         refuse(
-          subject, "it (\(live.chardevFiles[id] ?? "")) was added after the start, and is no unix socket that QEMU listens on",
+          subject, "it (\(live.chardevFiles[id] ?? "")) was added after the start, and is no socket that QEMU listens on and passes on what arrives",
           wayOut: "remove it (QMP: chardev-remove), or restart the VM with it in its arguments")
         continue
       }
@@ -149,10 +149,22 @@ extension Rebuilding {
   private func chardevKeys(_ id: String) -> ChardevKeys? {
     let text = ChardevText(live.chardevFiles[id] ?? "")
     if text.kind == "null" { return ChardevKeys(backend: "null", entries: [], short: "null") }
-    let address = parts.sockets[id]
-    guard text.kind == "unix", text.isServer, let path = address?["path"]?.string, !(address?["abstract"]?.bool ?? false) else { return nil }
-    return ChardevKeys(
-      backend: "socket", entries: [("path", path), ("server", "on"), ("wait", "off")], short: "unix:\(path),server=on,wait=off")
+    guard text.isServer, let address = parts.sockets[id] else { return nil }
+    func socket(_ entries: [(String, String)], _ short: String) -> ChardevKeys {
+      ChardevKeys(backend: "socket", entries: entries + [("server", "on"), ("wait", "off")], short: short + ",server=on,wait=off")
+    }
+    if text.kind == "unix", let path = address["path"]?.string {
+      guard address["abstract"]?.bool ?? false else { return socket([("path", path)], "unix:" + path) }
+      let keys = [("abstract", "on")] + (address["tight"]?.bool == false ? [("tight", "off")] : [])
+      return socket([("path", path)] + keys, "unix:\(path)," + keys.map { "\($0.0)=\($0.1)" }.joined(separator: ","))
+    }
+    // A port with TLS looks like any other.
+    if text.kind == "tcp", let host = address["host"]?.string, let port = address["port"]?.string,
+      !live.objects.values.contains(where: { $0.hasPrefix("tls-creds") })
+    {
+      return socket([("host", host), ("port", port)], "tcp:\(host.contains(":") ? "[\(host)]" : host):\(port)")
+    }
+    return nil
   }
 
   /// A line of `info network` for a network or a card: `net0: index=0,type=user,net=10.0.2.0,restrict=on`.
@@ -172,6 +184,9 @@ extension Rebuilding {
       type = String(fields[1].dropFirst("type=".count))
       settings = fields.dropFirst(2).joined(separator: ",")
     }
+
+    /// What is said of a tap differs between twins: a new one has it by descriptor.
+    var comparableSettings: String { type == "tap" ? "" : settings }
 
     /// QEMU made the name up: `#net123`, `hub0port0`, `e1000.0`.
     var isImplicit: Bool { name.hasPrefix("#") || name.hasPrefix("__org.qemu") || name.contains(".") || type == "hubport" }
@@ -211,7 +226,7 @@ extension Rebuilding {
     var isImplicit: Bool { name.hasPrefix("hub\(hub)port") }
 
     var comparable: String {
-      "hub \(hub) \(name): " + (peer.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name) \($0.type) \($0.settings)" } ?? "nothing")
+      "hub \(hub) \(name): " + (peer.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name) \($0.type) \($0.comparableSettings)" } ?? "nothing")
     }
   }
 
@@ -244,13 +259,29 @@ extension Rebuilding {
     let said = Set(original.options.filter { ["netdev", "nic", "net"].contains($0.name) }.compactMap { $0.parameters["id"] })
     for network in there.sorted(by: { $0.name < $1.name }) where network.type != "nic" && !network.isImplicit && !said.contains(network.name) {
       let subject = "network \(network.name)"
+      if network.type == "tap", !there.contains(where: { $0.name == network.name && $0 != network }), let keys = Self.tap(network.settings) {
+        rebuilt(subject, "it was added after the start", as: add("netdev", implied: "tap", [("id", network.name)] + keys).text)
+        continue
+      }
       guard network.type == "user", network.settings == "net=10.0.2.0,restrict=on" else {
         refuse(
-          subject, "it (\(network.type), \(network.settings)) was added after the start; only a user network with restrict=on can be made anew",
+          subject, "it (\(network.type), \(network.settings)) was added after the start; only a tap of one queue, and a user network with restrict=on, can be made anew",
           wayOut: "unplug the network device first (QMP: device_del, netdev_del)")
         continue
       }
       rebuilt(subject, "it was added after the start", as: add("netdev", implied: "user", [("id", network.name), ("restrict", "on")]).text)
     }
+  }
+
+  /// A tap is found again by the name of its interface, or by its number in QEMU. Its scripts have run.
+  /// - Parameter settings: `ifname=tap0,script=no,downscript=no`, `fd=31` or `helper=…,br=br0`.
+  private static func tap(_ settings: String) -> [(String, String)]? {
+    let fields = settings.split(separator: ",").compactMap { field -> (String, String)? in
+      let parts = field.split(separator: "=", maxSplits: 1)
+      return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
+    }
+    if let number = fields.first(where: { $0.0 == "fd" && Int32($0.1) != nil }) { return [number] }
+    guard let interface = fields.first(where: { $0.0 == "ifname" }) else { return nil }
+    return [interface, ("script", "no"), ("downscript", "no")]
   }
 }

@@ -125,7 +125,8 @@ extension LiveMachine {
     anonymousNumbers = anonymous.map(\.number)
     // From 11.0 on monitors are objects, too; they are compared as character devices.
     objects = Self.children(answers[6]).filter { !$0.value.hasPrefix("monitor") }
-    chardevs = (answers[7].array ?? []).compactMap { $0["label"]?.string }.sorted()
+    // Names that QEMU made up (`#chr026`, gdb's server) differ between twins.
+    chardevs = (answers[7].array ?? []).compactMap { $0["label"]?.string }.filter { !$0.hasPrefix("#") }.sorted()
     vcpuThreads = (answers[8].array ?? [])
       .sorted { ($0["cpu-index"]?.integer ?? 0) < ($1["cpu-index"]?.integer ?? 0) }
       .compactMap { $0["thread-id"]?.integer.map(Int32.init) }
@@ -292,7 +293,7 @@ extension LiveMachine {
 
   /// Names that QEMU made up differ between twins.
   fileprivate var comparableNetworks: [String] {
-    networks.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name + " ")\($0.type) \($0.settings)" }.sorted()
+    networks.map { "\($0.isImplicit || $0.type == "nic" ? "" : $0.name + " ")\($0.type) \($0.comparableSettings)" }.sorted()
   }
 
   /// Asks a new twin what `other` was asked, so that both can be compared.

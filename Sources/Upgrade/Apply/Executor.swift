@@ -50,7 +50,7 @@ public final class Executor {
       oldVersion: plan.observation.version, oldBinary: plan.observation.binary, oldRoot: plan.observation.root,
       spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
       memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan), staged: [:],
-      settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
+      rewiring: nil, settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
       oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
       hasResumed: false, kept: nil, pauseMilliseconds: nil)
   }
@@ -130,7 +130,7 @@ extension StepName {
   /// The steps that are over once the guest runs in the new QEMU.
   var leadsToResume: Bool {
     switch self {
-    case .lock, .keep, .stage, .launch, .compare, .migrate, .pause, .switch, .exchange, .verify, .resume: true
+    case .lock, .keep, .stage, .launch, .compare, .migrate, .pause, .switch, .exchange, .rewire, .verify, .resume: true
     case .retire, .probation, .commit: false
     }
   }

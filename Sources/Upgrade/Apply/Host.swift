@@ -73,6 +73,15 @@ public protocol Host: AnyObject {
 
   /// Swaps one public name with its staged one; makes it public where nothing was.
   func exchange(_ exchange: NameExchange) throws(Failure)
+  /// Finds out, before the guest is stopped, what is put in its place in the new QEMU, and makes sure that it can be.
+  func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove]
+  /// Puts it there. Again, if that was done already, it changes nothing.
+  /// - Parameter hasRun: the guest has run in the new QEMU; one in which it has not is ended by the kernel if moult is
+  ///   killed in the middle.
+  /// - Returns: what could not be put there any more, each in words: live connections whose stand-in has gone.
+  func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String]
+  /// Lets the stand-ins go.
+  func finishRewiring()
   /// Whether what was staged is what is public now, by inode.
   func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool
   /// Connects to the public monitor and makes sure that the new QEMU answers there.

@@ -80,15 +80,23 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: directory.descriptor))
     }
+    let wiring = try Wiring(plan, old: oldProcess)
+    inherited += wiring.inherited.map { ProcessPlan.Inherited(source: $0.source, number: $0.number) }
     let streams = try plan.isTrial ? trialStreams() : standardStreams(of: oldProcess)
     let process = LaunchPlan.process(
-      plan, try ProcessAttributes.read(pid: oldProcess.pid), streams: streams.map(\.stream), inherited: inherited)
+      plan, try ProcessAttributes.read(pid: oldProcess.pid), network: wiring.substitution, streams: streams.map(\.stream),
+      inherited: inherited)
     let sandbox = LaunchPlan.sandbox(plan)
     defer { withExtendedLifetime((kept, streams)) {} }
     do throws(Failure) {
-      let child = try Sandbox.launch(sandbox, process) { pid throws(Failure) in
-        try noting(ProcessIdentity(pid: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
+      // What the new QEMU sees of the network is what the VM sees.
+      let child = try Namespaces.within(oldProcess.pid, [.network]) { () throws(Failure) in
+        try Sandbox.launch(sandbox, process) { pid throws(Failure) in
+          try noting(ProcessIdentity(pid: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
+        }
       }
+      wiring.hasStarted()
+      self.wiring = wiring
       do throws(Failure) {
         return (try ProcessHandle(pid: child.pid), streams, control.ours, stream.ours)
       } catch {

@@ -15,6 +15,8 @@ public final class LinuxHost: Host {
   var newProcess: ProcessHandle?
   /// Our end of the migration stream until the old QEMU has it.
   var migrationStream: DescriptorBox?
+  /// What stands in the new QEMU for what the old one still uses.
+  var wiring: Wiring?
   /// Of the new QEMU's standard error, if it is a file: where its messages begin.
   var messages: (file: DescriptorBox, offset: Int64)?
   /// The held upgrade that this one takes back.
@@ -212,6 +214,7 @@ public final class LinuxHost: Host {
       if guardian?.isGone ?? true {
         guardian = try GuardianLink(
           key: key, lock: lockFile.raw, oldMonitor: oldMonitor.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
+        wiring?.connections.forEach { guardian?.give(kept: $0) }
         isNew = true
       }
       if ready { try guardian?.awaitReady() }

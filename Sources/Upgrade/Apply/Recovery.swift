@@ -62,6 +62,7 @@ extension Executor {
     record.hasResumed = true
     // A stage that may hold the new QEMU's names must stay.
     guard makeNamesPublic() else { return report(.needsPerson, failure: (.resume, interrupted)) }
+    insist("give the new QEMU its taps and ports") { () throws(Failure) in try self.rewire() }
     do {
       for step in [StepName.retire] + (record.keepsWayBack ? [] : [.commit]) {
         try journal(step, .begin)

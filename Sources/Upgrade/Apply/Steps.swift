@@ -28,6 +28,7 @@ extension Executor {
     case .pause: try awaitPause(plan)
     case .switch: try switchOver(plan)
     case .exchange: try exchangeNames()
+    case .rewire: try rewire()
     case .verify: try verifyNames()
     case .resume: try resume()
     case .retire: try retire()
@@ -76,6 +77,7 @@ extension Executor {
     if let new = comparison.new { try host.matchThreads(old: old, new: new) }
     for stage in plan.stages { try host.finishStage(stage) }
     record.staged = host.stagedIdentities
+    if !plan.rewiring.isEmpty { record.rewiring = try host.prepareRewiring(plan) }
     try host.save(record)
   }
 
@@ -211,6 +213,12 @@ extension Executor {
     for exchange in record.stages.flatMap(\.exchanges) { try host.exchange(exchange) }
   }
 
+  /// Nothing of the old QEMU's is changed: it has the same descriptors as before, so there is nothing to take back.
+  func rewire() throws(Failure) {
+    guard let moves = record.rewiring else { return }
+    for what in try host.rewire(moves, hasRun: record.hasResumed) { notes.append("\(what) has ended: its client has to connect again") }
+  }
+
   /// The inodes that answered for the new QEMU in `compare` must be the public ones now.
   private func verifyNames() throws(Failure) {
     for exchange in record.stages.flatMap(\.exchanges) where try !host.isExchanged(exchange) {
@@ -266,10 +274,17 @@ extension Executor {
     }
     attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
     extraMemory = host.extraMemory()
+    if record.rewiring?.contains(where: \.isTap) ?? false {
+      // Switches learn again where the guest is, should it have become known elsewhere meanwhile.
+      attempt("announce the guest on its networks") { () throws(Failure) in
+        _ = try self.host.command(.new, "announce-self", ["initial": 50, "max": 550, "rounds": 5, "step": 100])
+      }
+    }
     // The end of its main process would end the unit, and with it the new QEMU. Stopped, the old one does no harm.
     let mayEnd = handOverUnit()
     if mayEnd { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
     attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, self.record.workingDirectory) }
+    host.finishRewiring()
     for stage in record.stages {
       insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }

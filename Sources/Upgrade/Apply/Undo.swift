@@ -42,8 +42,9 @@ extension Executor {
     // QEMU must stay where it is. Killing the new one is safe only if it is known to be waiting.
     if step == .resume, let state = resumedState() { return afterLostAnswer(state, step, failure) }
     // From the exchange on, clients reach the new QEMU's monitor: one may have told it to run.
-    if step == .exchange || step == .verify, let state = resumedState(), state != "unknown" {
+    if [.exchange, .rewire, .verify].contains(step), let state = resumedState(), state != "unknown" {
       makeNamesPublic()
+      insist("give the new QEMU its taps and ports") { () throws(Failure) in try self.rewire() }
       return afterLostAnswer(state, step, failure)
     }
 
@@ -181,7 +182,10 @@ extension Executor {
   func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
     notes.append("the old QEMU \(host.isAlive(.old) ? "had" : "ended after it had") handed the guest over, so the guest goes on in the new one (\(failure))")
     let arePublic = makeNamesPublic()
-    do { try resume() } catch {
+    do {
+      try rewire()
+      try resume()
+    } catch {
       guard let state = resumedState() else {
         notes.append("the guest could not be resumed in the new QEMU, which holds it: \(error)")
         return leave(step, failure)

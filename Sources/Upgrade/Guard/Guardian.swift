@@ -27,6 +27,8 @@ public enum Guardian {
     static let ready = UInt8(ascii: "R")
     /// Comes with a descriptor: the connection to the new QEMU.
     static let newMonitor = UInt8(ascii: "M")
+    /// Comes with a descriptor that must stay open: moult's end of a connection.
+    static let kept = UInt8(ascii: "K")
     /// moult has ended the upgrade in its own way.
     static let dismissed = UInt8(ascii: "D")
   }
@@ -71,13 +73,16 @@ public enum Guardian {
 private final class GuardianChannel {
   var isDismissed = false
   var newMonitor: DescriptorBox?
+  private var kept: [DescriptorBox] = []
 
   /// Takes one word. Returns false when there will be no more: moult has closed its end, or dismissed its guardian.
   func hear() -> Bool {
     if isDismissed { return false }
     do throws(Failure) {
       let (bytes, descriptors) = try UnixSocket.receive(over: Guardian.Descriptor.channel, limit: 1)
-      if let descriptor = descriptors.first { newMonitor = DescriptorBox(OwnedFD(descriptor)) }
+      if let descriptor = descriptors.first.map({ DescriptorBox(OwnedFD($0)) }) {
+        if bytes.first == Guardian.Word.kept { kept.append(descriptor) } else { newMonitor = descriptor }
+      }
       if bytes.first == Guardian.Word.dismissed { isDismissed = true }
       return !bytes.isEmpty && !isDismissed
     } catch {

@@ -60,9 +60,14 @@ final class GuardianLink {
   }
 
   /// Lets it have the connection to the new QEMU.
-  func give(newMonitor: CInt) {
+  func give(newMonitor: CInt) { give(newMonitor, Guardian.Word.newMonitor) }
+
+  /// Lets it have a descriptor that must stay open if moult ends.
+  func give(kept descriptor: CInt) { give(descriptor, Guardian.Word.kept) }
+
+  private func give(_ descriptor: CInt, _ word: UInt8) {
     // One that is gone is noticed, and replaced, before the guest stands still.
-    do { try UnixMessage.send([Guardian.Word.newMonitor], descriptor: newMonitor, to: channel.raw) } catch { isGone = true }
+    do { try UnixMessage.send([word], descriptor: descriptor, to: channel.raw) } catch { isGone = true }
   }
 
   /// Waits until it watches; returns at once if it is gone.

@@ -180,4 +180,10 @@ public struct Observation: Sendable {
   public var foreignNamespaces: [String] = []
   /// It lives in a root that no new QEMU could be started in.
   public var isInUnknownRoot = false
+  /// Taps, listeners and their clients.
+  public var network = ObservedNetwork()
+  /// Devices of the host for taps, as far as they are there.
+  public var networkDevices: [String] = []
+  /// What names of hosts are looked up in, as far as it is there.
+  public var resolverFiles: [String] = []
 }

@@ -151,7 +151,8 @@ extension Observer {
   /// Descriptors that stand for something outside which no step hands over. What QEMU makes for itself
   /// (event descriptors, KVM's), files (checked as images) and pipes are its own affair.
   static func foreign(
-    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], memory: [ObservedMemory], pid: pid_t
+    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], memory: [ObservedMemory],
+    network: ObservedNetwork, pid: pid_t
   ) throws(Failure) -> [ForeignDescriptor] {
     let table = Dictionary(sockets.map { ($0.inode, $0) }) { first, _ in first }
     let own = Set(descriptors.compactMap(\.socketInode))
@@ -166,7 +167,9 @@ extension Observer {
     }
     for descriptor in descriptors where descriptor.number > 2 {
       func flag(_ what: String) { foreign.append(ForeignDescriptor(number: descriptor.number, what: what)) }
+      if network.descriptors.contains(descriptor.number) { continue }
       if let inode = descriptor.socketInode {
+        if network.inodes.contains(inode) { continue }
         guard let entry = table[inode] else {
           // Unless it was closed since: the last moult's private monitor is, just after that moult has ended.
           if try Files.isLink("/proc/\(pid)/fd/\(descriptor.number)", to: descriptor.target) { flag("a network socket") }

@@ -84,19 +84,29 @@ public enum Observer {
     var profile: Profile?
     var profileFailure: String?
     do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
-    let observation = Observation(
+    let network = try network(
+      now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), pid: pid, descriptors: descriptors, sockets: sockets)
+    var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
       commandLine: now.commandLine, drift: now.drift, unreadable: now.unreadable, base: base,
       binary: executable.path, binaryDeleted: executable.deleted, root: root,
       description: description, version: version, live: live, monitor: absolute(first), names: names,
       directories: directories, files: files, memory: memory,
-      foreign: try foreign(descriptors, sockets: sockets, names: names, memory: memory, pid: pid),
+      foreign: try foreign(descriptors, sockets: sockets, names: names, memory: memory, network: network, pid: pid),
       standardInputIsNull: descriptors.first { $0.number == 0 }.map { $0.target == "/dev/null" } ?? true,
       profile: profile, profileFailure: profileFailure, usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
-      clients: clients(descriptors, sockets: sockets, names: names),
+      clients: clients(descriptors, sockets: sockets, names: names, network: network, absolute: absolute),
       supervision: try Supervision.of(pid, pidfile: description.pidfile.map { absolute($0) }), oomScoreAdjustment: try OOMScore.read(pid: pid),
       foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
+    observation.network = network
+    func present(_ paths: String...) throws(Failure) -> [String] {
+      var found: [String] = []
+      for path in paths where try Files.statusIfPresent(path) != nil { found.append(path) }
+      return found
+    }
+    observation.networkDevices = try present("/dev/net/tun")
+    observation.resolverFiles = try present("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
     return (observation, monitor)
   }
 
@@ -206,13 +216,21 @@ public enum Observer {
   }
 
   private static func clients(
-    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName]
+    _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], network: ObservedNetwork,
+    absolute: (String) -> String
   ) -> [String: Int] {
     let own = Set(descriptors.compactMap(\.socketInode))
     var clients: [String: Int] = [:]
     for name in names where name.kind == .socket {
       let count = established(at: name.path, sockets: sockets, own: own).count
       if count > 0 { clients[name.path] = count }
+    }
+    for listener in network.listeners {
+      if case .path(let path) = listener.endpoint.name {
+        if listener.carried != nil { clients[absolute(path)] = nil }
+      } else if listener.carried == nil, !listener.connections.isEmpty {
+        clients[listener.endpoint.text] = listener.connections.count
+      }
     }
     return clients
   }

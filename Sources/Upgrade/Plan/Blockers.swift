@@ -160,7 +160,9 @@ extension UpgradePlan {
 
   static func hostBlockers(_ observation: Observation) -> [Blocker] {
     // One that is refused with its name need not be by its number, too.
-    let hasNamed = observation.drift.contains { $0.wayOut != nil && $0.what.contains("tcp:") }
+    let hasNamed = observation.drift.contains { drift in
+      drift.wayOut != nil && ["tcp:", "telnet:", "websocket:"].contains { drift.what.contains($0) }
+    }
     var blockers = observation.foreign.filter { !hasNamed || $0.what != "a network socket" }.map {
       Blocker(
         option: "descriptor \($0.number)", reason: "\($0.what): no step of this version carries it over",

@@ -36,7 +36,13 @@ enum LaunchPlan {
     return HiddenDirectory(path: path, descriptor: firstMemoryDescriptor + CInt(givenMemory(plan).count))
   }
 
-  static func arguments(_ plan: UpgradePlan) -> [String] {
+  static func rewiring(_ plan: UpgradePlan) -> Rewiring {
+    // Behind the memory and the working directory.
+    Rewiring(plan.observation.network, from: firstMemoryDescriptor + CInt(givenMemory(plan).count) + 1)
+  }
+
+  /// - Parameter network: the stand-ins; without them, the VM's own words.
+  static func arguments(_ plan: UpgradePlan, network: NetworkSubstitution = NetworkSubstitution()) -> [String] {
     var twin = TwinArguments(
       machine: plan.observation.live.machineType, control: controlDescriptor,
       memory: Dictionary(uniqueKeysWithValues: givenMemory(plan).map { ($0.id, .descriptor($0.number)) }),
@@ -45,10 +51,14 @@ enum LaunchPlan {
       // memory, and whoever broke into it, or any user at all, can write -runas and LD_PRELOAD there.
       switchesUser: false)
     twin.maskedFeatures = plan.request.maskedFeatures
-    var arguments = twin.applied(to: plan.observation.commandLine).argv
+    var arguments = twin.applied(to: network.applied(to: plan.observation.commandLine)).argv
     arguments[0] = plan.request.binary
     return arguments
   }
+
+  /// Private to the new QEMU. In the network it stays where the VM is: what is plugged in later, and what connects to
+  /// the outside, must find the same network as before.
+  private static let namespaces: NamespaceKinds = [.mount, .ipc, .uts]
 
   static func sandbox(_ plan: UpgradePlan) -> SandboxPlan {
     guard let root = plan.request.root else {
@@ -56,7 +66,7 @@ enum LaunchPlan {
       var operations = keptLayers(plan.request) + (profile?.operations ?? [])
       operations += plan.isTrial ? hidden(plan.stages) : plan.stages.flatMap(cover)
       // The paths of a profile may lead over symbolic links (`/var/run`); those of stages are real.
-      var sandbox = SandboxPlan(namespaces: .all, operations: operations, targetResolution: profile?.targetResolution)
+      var sandbox = SandboxPlan(namespaces: namespaces, operations: operations, targetResolution: profile?.targetResolution)
       sandbox.makesMountPoints = plan.isTrial
       return sandbox
     }
@@ -64,6 +74,8 @@ enum LaunchPlan {
     var operations = keptLayers(plan.request)
     for link in links(observation.names) { operations.append(.symbolicLink(path: link.path, target: link.target)) }
     var devices: [String] = observation.usesKVM ? ["/dev/kvm"] : []
+    // For those that are plugged in later, too; the kernel asks who opens it.
+    devices += observation.networkDevices
     for file in observation.files {
       if file.onHost?.device == UInt64.max {
         devices.append(file.path)
@@ -71,8 +83,10 @@ enum LaunchPlan {
         operations.append(.bind(source: file.path, target: file.path))
       }
     }
+    // Names of hosts must mean what they mean to the VM.
+    for file in observation.resolverFiles { operations.append(.bind(source: file, target: file, readOnly: true)) }
     operations.append(.directory(path: observation.base, mode: 0o755))
-    if plan.isTrial { return .tree(root, devices: devices, files: operations + hidden(plan.stages)) }
+    if plan.isTrial { return .tree(root, namespaces: namespaces, devices: devices, files: operations + hidden(plan.stages)) }
     // Outer directories first: the inner ones are seen through them.
     for stage in plan.stages.reversed() {
       switch stage.kind {
@@ -88,7 +102,7 @@ enum LaunchPlan {
         }
       }
     }
-    return .tree(root, devices: devices, files: operations)
+    return .tree(root, namespaces: namespaces, devices: devices, files: operations)
   }
 
   /// Puts a stage over its directory, what it must let through included.
@@ -136,10 +150,14 @@ enum LaunchPlan {
 
   /// The process: what the old one is, in everything that the kernel knows of it.
   static func process(
-    _ plan: UpgradePlan, _ attributes: ProcessAttributes, streams: [ProcessPlan.Stream], inherited: [ProcessPlan.Inherited]
+    _ plan: UpgradePlan, _ attributes: ProcessAttributes, network: NetworkSubstitution, streams: [ProcessPlan.Stream],
+    inherited: [ProcessPlan.Inherited]
   ) -> ProcessPlan {
+    let (words, started) = (arguments(plan), arguments(plan, network: network))
+    var environment = KeptWords.without(attributes.environment)
+    if started != words { environment.append(KeptWords.entry(words, started: started)) }
     return ProcessPlan(
-      executable: .path(plan.request.binary), arguments: arguments(plan), environment: attributes.environment,
+      executable: .path(plan.request.binary), arguments: started, environment: environment,
       workingDirectory: plan.observation.base, umask: attributes.status.umask,
       credentials: attributes.status.credentials,
       noNewPrivileges: attributes.status.credentials.noNewPrivileges, limits: attributes.limits,

@@ -21,6 +21,9 @@ extension UpgradePlan {
     blockers += Self.nameBlockers(observation)
     blockers += Self.hostBlockers(observation)
     blockers += Self.versionBlockers(observation, target)
+    blockers += observation.network.unresolved.map {
+      Blocker(option: $0.words, reason: $0.why, wayOut: "restart the VM, or upgrade it without this device")
+    }
     let ramBytes = description.ramSize + live.pluggedMemory
     var (memory, memoryBlockers) = MemoryDecision.decide(
       asked: request.memory, memory: observation.memory, ramBytes: ramBytes, sender: observation.version,
@@ -39,6 +42,12 @@ extension UpgradePlan {
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
+    plan.blockers += plan.networkBlockers
+    plan.warnings += plan.networkWarnings
+    let rewiring = plan.rewiring
+    if !rewiring.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .verify }) {
+      plan.steps.insert(PlannedStep(name: .rewire, why: rewiring.summary(observation.network)), at: place)
+    }
     if let target {
       let demands = plan.demands
       plan.blockers += demands.unmet(by: target.catalog, version: target.version)

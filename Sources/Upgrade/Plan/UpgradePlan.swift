@@ -49,7 +49,7 @@ public struct TargetFacts: Sendable, Equatable {
 
 /// The steps of an upgrade, in order.
 public enum StepName: String, Sendable, Codable, CaseIterable {
-  case lock, keep, stage, launch, compare, migrate, pause, `switch`, exchange, verify, resume, retire, probation, commit
+  case lock, keep, stage, launch, compare, migrate, pause, `switch`, exchange, rewire, verify, resume, retire, probation, commit
 }
 
 /// A step that will be taken, and why it is there or how it will be done.
@@ -132,4 +132,7 @@ public struct UpgradePlan: Sendable {
   /// The new QEMU is only started, to be compared and ended: its names lie in memory that nobody else sees, and
   /// its RAM is its own.
   var isTrial = false
+
+  /// What the new QEMU gets by descriptor when it takes over.
+  var rewiring: Rewiring { LaunchPlan.rewiring(self) }
 }

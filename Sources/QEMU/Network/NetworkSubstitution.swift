@@ -1,0 +1,88 @@
+/// What stands in a twin's command line for names that only one process of a network namespace can have: free ports
+/// for ports, other abstract names, descriptors for taps. The twin is given the real ones when it takes the guest over.
+public struct NetworkSubstitution: Sendable, Hashable {
+  public struct Place: Sendable, Hashable {
+    public var option: Int
+    public var part: NetworkEndpoint.Part
+    public init(_ endpoint: NetworkEndpoint) { (option, part) = (endpoint.option, endpoint.part) }
+  }
+  public var ports: [Place: UInt16] = [:]
+  public var abstractNames: [Place: String] = [:]
+  /// Numbers of the queues of each tap, by the option's place, under which the twin inherits them.
+  public var taps: [Int: [Int32]] = [:]
+
+  public init() {}
+
+  /// The command line with these in it, option by option: none comes or goes.
+  public func applied(to commandLine: CommandLine) -> CommandLine {
+    var result = commandLine
+    for endpoint in commandLine.networkEndpoints {
+      let place = Place(endpoint)
+      if let port = ports[place] {
+        result.options[endpoint.option] = Self.listening(result.options[endpoint.option], endpoint.part, port: port)
+      } else if let name = abstractNames[place] {
+        result.options[endpoint.option] = Self.listening(result.options[endpoint.option], name: name)
+      }
+    }
+    for tap in commandLine.taps {
+      guard let queues = taps[tap.option] else { continue }
+      var parameters = result.options[tap.option].parameters
+      Self.setTap(&parameters, queues)
+      result.options[tap.option].value = parameters.text
+    }
+    return result
+  }
+
+  private static func listening(_ option: CommandOption, _ part: NetworkEndpoint.Part, port: UInt16) -> CommandOption {
+    var option = option
+    if option.name == "s" { return CommandOption(dashes: option.dashes, name: "gdb", value: "tcp::\(port)") }
+    if var legacy = LegacySocket(option.value ?? ""), option.name != "chardev" {
+      legacy.setPort(port)
+      if option.name != "gdb" { legacy.parameters.set("wait", to: false) }
+      option.value = legacy.text
+      return option
+    }
+    let isDisplay = option.name == "display"
+    var parameters =
+      isDisplay ? OptionValue(String((option.value ?? "").dropFirst("vnc=".count)), impliedKey: "vnc") : option.parameters
+    switch (option.name, part) {
+    case ("vnc", .main), ("display", .main):
+      let host = (parameters["vnc"] ?? "").split(separator: ":", omittingEmptySubsequences: false).dropLast().joined(separator: ":")
+      parameters.set("vnc", to: "\(host):\(port - 5900)")
+      parameters.remove("to")
+    case ("vnc", .websocket), ("display", .websocket):
+      let host = (parameters["websocket"] ?? "").split(separator: ":", omittingEmptySubsequences: false).dropLast()
+      parameters.set("websocket", to: (host + ["\(port)"]).joined(separator: ":"))
+    default:
+      parameters.set("port", to: "\(port)")
+      parameters.remove("to")
+      parameters.set("wait", to: false)
+    }
+    option.value = (isDisplay ? "vnc=" : "") + parameters.text
+    return option
+  }
+
+  private static func listening(_ option: CommandOption, name: String) -> CommandOption {
+    var option = option
+    if var legacy = LegacySocket(option.value ?? ""), option.name != "chardev" {
+      legacy.parameters.set("path", to: name)
+      legacy.parameters.set("wait", to: false)
+      option.value = legacy.text
+    } else {
+      var parameters = option.parameters
+      parameters.set("path", to: name)
+      parameters.set("wait", to: false)
+      option.value = parameters.text
+    }
+    return option
+  }
+
+  /// A tap by descriptor. QEMU takes none of the parameters that would make one beside it, and runs neither script.
+  private static func setTap(_ parameters: inout OptionValue, _ queues: [Int32]) {
+    parameters.set("type", to: "tap")
+    for key in ["ifname", "br", "helper", "script", "downscript", "queues", "vnet_hdr", "fd", "fds"] {
+      parameters.remove(key)
+    }
+    parameters.set(queues.count == 1 ? "fd" : "fds", to: queues.map(String.init).joined(separator: ":"))
+  }
+}

@@ -1,0 +1,29 @@
+/// An option that makes QEMU use a tap: `-netdev`, `-nic` or `-net` of type tap or bridge.
+public struct TapOption: Sendable, Hashable {
+  /// The option's place in the command line.
+  public var option: Int
+  public var id: String?
+  /// The name that is asked for, which may be a pattern (`tap%d`); nil if none is.
+  public var interface: String?
+  /// Numbers under which QEMU was given its queues.
+  public var descriptors: [Int32]
+  /// The bridge that a helper program puts it on; nil without a helper.
+  public var bridge: String?
+}
+
+extension CommandLine {
+  public var taps: [TapOption] {
+    options.enumerated().compactMap { index, option in
+      guard ["netdev", "nic", "net"].contains(option.name) else { return nil }
+      let parameters = option.parameters
+      guard let type = parameters["type"], type == "tap" || type == "bridge" else { return nil }
+      func numbers(_ key: String) -> [Int32] {
+        (parameters[key] ?? parameters[key + "s"] ?? "").split(separator: ":").compactMap { Int32($0) }
+      }
+      let hasHelper = type == "bridge" || parameters["helper"] != nil
+      return TapOption(
+        option: index, id: parameters["id"], interface: parameters["ifname"], descriptors: numbers("fd"),
+        bridge: hasHelper ? parameters["br"] ?? "br0" : nil)
+    }
+  }
+}

@@ -1,0 +1,58 @@
+import Kernel
+import QEMU
+
+/// Taps, listeners and live connections.
+extension LinuxHost {
+  public func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove] {
+    guard let wiring, let newProcess else { return [] }
+    let moves = try wiring.moves(in: newProcess, staged: { plan.stagedPath($0) }) { () throws(Failure) in
+      _ = try self.command(.new, "query-status", nil)
+    }
+    // Without them the new QEMU would take the clients for gone, should moult be killed.
+    wiring.connections.forEach { guardian?.give(kept: $0) }
+    return moves
+  }
+
+  public func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String] {
+    guard let newProcess else { return [] }
+    do throws(Failure) { return try rewire(moves, in: newProcess, hasRun: hasRun) } catch {
+      // Of one that has ended the kernel says that it may not be traced.
+      throw isAlive(.new) ? error : death(of: .new, during: "give the taps and ports to")
+    }
+  }
+
+  private func rewire(_ moves: [WiredMove], in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) -> [String] {
+    var lost: [String] = []
+    try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
+      var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
+      for move in moves {
+        let state = try move.state(in: newProcess.pid)
+        if state == .pending { decided.moves.append(move.move) }
+        if state == .lost { lost.append(move.what) }
+        if try move.isGiven(in: newProcess.pid) { decided.closing.append(move.move.from) }
+      }
+      // A QEMU that waits by io_uring (10.2 and later) goes on waiting for the stand-in, until that has something to
+      // say: then it looks at its descriptor anew, and finds the real one. Before the exchange, as after it nobody
+      // could do it any more.
+      for move in decided.moves where moves.contains(where: { $0.move == move && $0.isTap }) {
+        if try wiring?.stir(move.to) == true { continue }
+        try FrameSocket(tap: newProcess.duplicate(descriptor: move.to).raw).stir()
+      }
+      return decided
+    }
+    return lost
+  }
+
+  public func finishRewiring() { wiring = nil }
+}
+
+extension UpgradePlan {
+  /// Where a public name of the command line lies until it is made public.
+  func stagedPath(_ written: String) -> String {
+    let path = observation.absolute(written)
+    guard let name = observation.names.first(where: { $0.path == path }),
+      let stage = stages.first(where: { $0.directory == name.directory })
+    else { return path }
+    return Stage.join(stage.path, name.base)
+  }
+}

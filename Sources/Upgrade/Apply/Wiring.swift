@@ -1,0 +1,227 @@
+import Glibc
+public import Kernel
+import QEMU
+
+/// The stand-ins of one upgrade: what the new QEMU has open in the place of what the old one still uses.
+final class Wiring {
+  private final class Stand {
+    let tap: DetachedTap
+    let frames: FrameSocket
+    init(_ flags: Tap.Flags) throws(Failure) {
+      tap = try DetachedTap(like: flags)
+      frames = try FrameSocket(tap: tap.queue.raw)
+    }
+  }
+  private final class Port {
+    let reserved: ReservedPort
+    init() throws(Failure) { reserved = try ReservedPort() }
+  }
+
+  let rewiring: Rewiring
+  private let network: ObservedNetwork
+  private let id: String
+  /// Kept until the guest runs: the last one to close a tap waits for the kernel.
+  private var taps: [Stand] = []
+  private var ports: [Port] = []
+  /// Duplicates of the old QEMU's, of ours while the new one starts.
+  private var real: [DescriptorBox] = []
+  /// Duplicates of the new QEMU's stand-ins.
+  private var held: [DescriptorBox] = []
+  /// Our ends of connections that stand in for live ones.
+  private var clients: [DescriptorBox] = []
+  var connections: [CInt] { clients.map(\.raw) }
+
+  init(_ plan: UpgradePlan, old: ProcessHandle) throws(Failure) {
+    rewiring = plan.rewiring
+    network = plan.observation.network
+    id = plan.id
+    for queue in rewiring.queues {
+      taps.append(try Stand(queue.flags))
+    }
+    // A trial has the stand-ins only.
+    for source in plan.isTrial ? [] : rewiring.queues.map(\.source) + rewiring.sockets.map(\.source) {
+      real.append(DescriptorBox(try old.duplicate(descriptor: source)))
+    }
+    let count = network.listeners.count(where: Rewiring.needsPort)
+    // Made in an array of ours, lest a failure in there leave some of them open.
+    try Namespaces.within(old.pid, [.network]) { () throws(Failure) in
+      for _ in 0..<count { ports.append(try Port()) }
+    }
+  }
+
+  var substitution: NetworkSubstitution {
+    rewiring.substitution(network, id: id, ports: ports.map { $0.reserved.port })
+  }
+
+  /// What the new QEMU is to inherit: our descriptor, its number.
+  var inherited: [(source: CInt, number: CInt)] {
+    Array(zip(taps.map { $0.tap.queue.raw }, rewiring.queues.map(\.standIn)))
+      + zip(real.map(\.raw), rewiring.given)
+  }
+
+  /// The new QEMU has them now.
+  func hasStarted() { real = [] }
+
+  /// Finds the new QEMU's stand-ins, and connects those that stand for live connections.
+  /// - Parameter settle: lets the new QEMU take what has arrived at its sockets; answers whether to go on waiting.
+  func moves(in new: ProcessHandle, staged: (String) -> String, settle: () throws(Failure) -> Void) throws(Failure) -> [WiredMove] {
+    if rewiring.isEmpty { return [] }
+    try Transplant.probe(new.pid)
+    var moves: [WiredMove] = []
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, isConnection: Bool = false) throws(Failure) {
+      guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
+        throw Failure(
+          step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
+          hint: "moult plan tells whether it starts with the VM's arguments")
+      }
+      moves.append(
+        WiredMove(move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: isConnection))
+    }
+    for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
+    let substitution = substitution
+    let internet = try InternetSocketTable.read(networkOf: new.pid)
+    let unix = try UnixSocketTable.read(networkOf: new.pid)
+    let numbers = try Self.socketNumbers(of: new.pid)
+    var listening: [DescriptorBox] = []
+    for socket in rewiring.sockets {
+      let listener = network.listeners[socket.listener]
+      let place = NetworkSubstitution.Place(listener.endpoint)
+      let standIn: CInt
+      if socket.isConnection {
+        standIn = try connect(listener.endpoint, port: substitution.ports[place], abstract: substitution.abstractNames[place], new, staged, settle)
+      } else {
+        let inode: UInt64?
+        if let port = substitution.ports[place] {
+          inode = internet.first {
+            $0.transport == .tcp && $0.isListening && $0.local == .init(host: socket.address, port: port)
+          }?.inode
+        } else {
+          inode = unix.first { $0.state == .listening && $0.path == substitution.abstractNames[place].map { "@" + $0 } }?.inode
+        }
+        guard let number = inode.flatMap({ numbers[$0] }) else {
+          throw Failure(
+            step: "find the new QEMU's socket for", subject: "\(listener.endpoint.purpose) at \(listener.endpoint.text)",
+            reason: "it does not listen at the addresses at which the running one does",
+            hint: "does the name of a host mean other addresses by now, or in the new QEMU's root tree?")
+        }
+        standIn = number
+        listening.append(DescriptorBox(try new.duplicate(descriptor: number)))
+      }
+      let what = "\(listener.endpoint.purpose) at \(listener.endpoint.text)"
+      try add(socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, isConnection: socket.isConnection)
+    }
+    // Ours have connected: nobody else has any business there.
+    for socket in listening { try ListeningSocket.deafen(socket.raw) }
+    held += listening
+    return moves
+  }
+
+  /// Makes a connection to the new QEMU that stands for a live one, and finds its end there.
+  private func connect(
+    _ endpoint: NetworkEndpoint, port: UInt16?, abstract: String?, _ new: ProcessHandle, _ staged: (String) -> String,
+    _ settle: () throws(Failure) -> Void
+  ) throws(Failure) -> CInt {
+    func failure() -> Failure {
+      Failure(
+        step: "connect to the new QEMU's socket for", subject: "\(endpoint.purpose) at \(endpoint.text)",
+        reason: "it does not accept the connection", hint: "disconnect the client of \(endpoint.text), then try again")
+    }
+    let isOurs: () throws(Failure) -> UInt64?
+    switch endpoint.name {
+    case .port:
+      guard let port else { throw failure() }
+      let isIPv6 = try !InternetSocketTable.read(networkOf: new.pid).contains {
+        $0.transport == .tcp && $0.isListening && $0.local.port == port && !$0.local.host.contains(":")
+      }
+      let connection = try Namespaces.within(new.pid, [.network]) { () throws(Failure) in
+        try LoopbackConnection(to: port, isIPv6: isIPv6)
+      }
+      let local = connection.localPort
+      clients.append(DescriptorBox(try connection.socket.duplicate()))
+      isOurs = { () throws(Failure) in
+        try InternetSocketTable.read(networkOf: new.pid).first {
+          $0.transport == .tcp && $0.local.port == port && $0.remote.port == local
+        }?.inode
+      }
+    case .path(let path):
+      let connection = DescriptorBox(try UnixSocket.connect(staged(path)))
+      let inode = try Files.status(of: connection.raw).inode
+      clients.append(connection)
+      isOurs = { () throws(Failure) in
+        // A connection belongs to its client's network namespace.
+        let entry = try UnixSocketTable.read().first { $0.inode == inode }
+        return entry?.peerInode
+      }
+    case .abstract:
+      let connection = DescriptorBox(
+        try Namespaces.within(new.pid, [.network]) { () throws(Failure) in try UnixSocket.connect(abstract: abstract ?? "") })
+      let inode = try Files.status(of: connection.raw).inode
+      clients.append(connection)
+      isOurs = { () throws(Failure) in
+        try UnixSocketTable.read(networkOf: new.pid).first { $0.inode == inode }?.peerInode
+      }
+    }
+    // The new QEMU accepts it in its main loop, in which it answers as well.
+    for _ in 0..<200 {
+      try settle()
+      if let inode = try isOurs(), let number = try Self.socketNumbers(of: new.pid)[inode] { return number }
+    }
+    throw failure()
+  }
+
+  private static func socketNumbers(of pid: pid_t) throws(Failure) -> [UInt64: CInt] {
+    let descriptors = try ProcFS.openDescriptors(of: pid)
+    return Dictionary(descriptors.compactMap { entry in entry.socketInode.map { ($0, entry.number) } }) { first, _ in first }
+  }
+
+  /// Makes a stand-in of a tap readable.
+  /// - Parameter number: the new QEMU's.
+  /// - Returns: false if it is none of these.
+  func stir(_ number: CInt) throws(Failure) -> Bool {
+    guard let place = rewiring.queues.firstIndex(where: { $0.standIn == number }) else { return false }
+    try taps[place].frames.stir()
+    return true
+  }
+}
+
+/// One exchange in the new QEMU. A number that was closed may mean something else by now: it goes by what is there.
+public struct WiredMove: Sendable, Equatable, Codable {
+  public var move: Transplant.Move
+  /// What the source is, and what the stand-in is that is in its place until then.
+  public var identity: String
+  public var standIn: String
+  /// In words: `connection to the chardev ser`.
+  public var what: String
+  /// A stand-in for it goes when moult does.
+  public var isConnection: Bool
+
+  var isTap: Bool { identity.hasPrefix(Self.tapMark) }
+  private static let tapMark = "tap "
+
+  enum State { case pending, done, lost }
+
+  /// - Throws: if neither it nor its stand-in is there, and it is no connection.
+  func state(in pid: pid_t) throws(Failure) -> State {
+    let there = try Self.identity(of: move.to, in: pid)
+    if there == standIn, try isGiven(in: pid) { return .pending }
+    if there == identity { return .done }
+    if isConnection { return .lost }
+    throw Failure(
+      step: "exchange the stand-in for", subject: what, reason: "the new QEMU has \(there ?? "nothing") in its place",
+      hint: "restart the VM with its network unchanged during the upgrade")
+  }
+
+  /// Whether the source is there under its number.
+  func isGiven(in pid: pid_t) throws(Failure) -> Bool { try Self.identity(of: move.from, in: pid) == identity }
+
+  /// What a descriptor stands for, in words that no other open file has; nil for a free number.
+  static func identity(of descriptor: CInt, in pid: pid_t) throws(Failure) -> String? {
+    let path = "/proc/\(pid)/fd/\(descriptor)"
+    do throws(Failure) {
+      // The path of a device depends on mounts that go with the old QEMU.
+      if try !Tap.isQueue(Files.status(path)) { return try Files.link(path) }
+      let info = try Files.readText("/proc/\(pid)/fdinfo/\(descriptor)").split(separator: "\n")
+      return tapMark + (info.first { $0.hasPrefix("iff:") }.map { $0.dropFirst("iff:".count).filter { $0 != "\t" } } ?? "")
+    } catch where error.errno == .noSuchFileOrDirectory { return nil }
+  }
+}

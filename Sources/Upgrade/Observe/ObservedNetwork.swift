@@ -1,0 +1,164 @@
+public import Glibc
+public import Kernel
+public import QEMU
+
+/// What the running QEMU has open in its network namespace, and which words of the command line it is for.
+public struct ObservedNetwork: Sendable, Equatable {
+  /// A listening socket.
+  public struct Socket: Sendable, Equatable {
+    /// The running QEMU's descriptor.
+    public var descriptor: CInt
+    public var inode: UInt64
+    /// What two sockets of one endpoint differ in: IPv4 and IPv6 of one port. Empty for unix sockets.
+    public var address: String
+  }
+  /// A connection that QEMU has accepted.
+  public struct Connection: Sendable, Equatable {
+    public var descriptor: CInt
+    public var inode: UInt64
+  }
+  public struct Listener: Sendable, Equatable {
+    public var endpoint: NetworkEndpoint
+    public var sockets: [Socket]
+    public var connections: [Connection]
+    /// A character device that passes bytes on as they are keeps its connection: it has one at a time.
+    public var carried: Connection? { endpoint.isRaw && connections.count == 1 ? connections.first : nil }
+  }
+  public struct Queues: Sendable, Equatable {
+    public var tap: TapOption
+    public var interface: String
+    public var flags: Tap.Flags
+    /// The running QEMU's descriptors, one a queue.
+    public var descriptors: [CInt]
+  }
+
+  public var listeners: [Listener] = []
+  public var taps: [Queues] = []
+  /// Words for which nothing was found, each with why.
+  public var unresolved: [(words: String, why: String)] = []
+
+  public init() {}
+
+  public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
+    a.listeners == b.listeners && a.taps == b.taps && a.unresolved.elementsEqual(b.unresolved, by: ==)
+  }
+
+  /// Inodes of the sockets that are accounted for.
+  var inodes: Set<UInt64> { Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }) }
+  /// Descriptors of taps that are.
+  var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
+}
+
+extension ObservedNetwork {
+  /// - Parameters:
+  ///   - commandLine: the VM's.
+  ///   - started: the words that the process itself was started with: after an upgrade they have other descriptors.
+  ///   - interfaces: of the descriptors that are queues of taps.
+  init(
+    _ commandLine: CommandLine, started: CommandLine, descriptors: [OpenDescriptor], internet: [InternetSocketEntry],
+    unix: [UnixSocketEntry], interfaces: [CInt: (name: String, flags: Tap.Flags)]
+  ) {
+    let numbers = Dictionary(
+      descriptors.compactMap { descriptor in descriptor.socketInode.map { ($0, descriptor.number) } }) { first, _ in first }
+    for endpoint in commandLine.networkEndpoints {
+      let listener = Self.listener(endpoint, numbers, internet: internet, unix: unix)
+      // A path is looked after by the names; only its connections matter here.
+      if listener.sockets.isEmpty, case .path = endpoint.name { continue }
+      if listener.sockets.isEmpty {
+        unresolved.append((commandLine.options[endpoint.option].text, "QEMU does not listen at \(endpoint.text)"))
+      }
+      listeners.append(listener)
+    }
+    findTaps(commandLine, started, interfaces)
+  }
+
+  private static func listener(
+    _ endpoint: NetworkEndpoint, _ numbers: [UInt64: CInt], internet: [InternetSocketEntry], unix: [UnixSocketEntry]
+  ) -> Listener {
+    var listener = Listener(endpoint: endpoint, sockets: [], connections: [])
+    switch endpoint.name {
+    case .port(let first, let last):
+      let own = internet.filter { $0.transport == .tcp && numbers[$0.inode] != nil && (first...last).contains($0.local.port) }
+      let port = own.first(where: \.isListening)?.local.port
+      for entry in own where entry.local.port == port {
+        guard let number = numbers[entry.inode] else { continue }
+        if entry.isListening {
+          listener.sockets.append(Socket(descriptor: number, inode: entry.inode, address: entry.local.host))
+        } else {
+          listener.connections.append(Connection(descriptor: number, inode: entry.inode))
+        }
+      }
+    case .abstract(let name):
+      for entry in unix where entry.path == "@" + name { listener.add(entry, numbers) }
+    case .path(let path):
+      // As it was given to bind(2); several may have had the name.
+      for entry in unix where entry.path == path { listener.add(entry, numbers) }
+    }
+    return listener
+  }
+
+  private mutating func findTaps(
+    _ commandLine: CommandLine, _ started: CommandLine, _ interfaces: [CInt: (name: String, flags: Tap.Flags)]
+  ) {
+    let wanted = commandLine.taps
+    var before = started.taps
+    var free = interfaces
+    var found: [Int: (name: String, flags: Tap.Flags, descriptors: [CInt])] = [:]
+    func take(_ index: Int, _ descriptors: [CInt]) {
+      guard let first = descriptors.first, let interface = free[first] else { return }
+      found[index] = (interface.name, interface.flags, descriptors)
+      for descriptor in descriptors { free[descriptor] = nil }
+    }
+    func queues(of name: String) -> [CInt] { free.filter { $0.value.name == name }.keys.sorted() }
+    // By number, by name, and what is left by there being no choice.
+    for (index, tap) in wanted.enumerated() {
+      // One that was added since the start has its own numbers.
+      let started = before.firstIndex { $0.id == tap.id }.map { before.remove(at: $0) } ?? tap
+      if !started.descriptors.isEmpty, started.descriptors.allSatisfy({ free[$0] != nil }) {
+        take(index, started.descriptors)
+      } else if let name = started.interface, !name.contains("%") {
+        take(index, queues(of: name))
+      }
+    }
+    let open = wanted.indices.filter { found[$0] == nil }
+    let names = Set(free.values.map(\.name))
+    if open.count == 1, names.count == 1, let name = names.first { take(open[0], queues(of: name)) }
+    for (index, tap) in wanted.enumerated() {
+      if let match = found[index] {
+        taps.append(Queues(tap: tap, interface: match.name, flags: match.flags, descriptors: match.descriptors))
+      } else {
+        let why = names.isEmpty ? "QEMU has no such tap open" : "which of the taps \(names.sorted().joined(separator: ", ")) it is cannot be told"
+        unresolved.append((commandLine.options[tap.option].text, why))
+      }
+    }
+  }
+}
+
+extension ObservedNetwork.Listener {
+  fileprivate mutating func add(_ entry: UnixSocketEntry, _ numbers: [UInt64: CInt]) {
+    guard let number = numbers[entry.inode] else { return }
+    switch entry.state {
+    case .listening: sockets.append(.init(descriptor: number, inode: entry.inode, address: ""))
+    default: connections.append(.init(descriptor: number, inode: entry.inode))
+    }
+  }
+}
+
+extension Observer {
+  static func network(
+    _ commandLine: CommandLine, started: CommandLine, pid: pid_t, descriptors: [OpenDescriptor], sockets: [UnixSocketEntry]
+  ) throws(Failure) -> ObservedNetwork {
+    var interfaces: [CInt: (name: String, flags: Tap.Flags)] = [:]
+    let tun = descriptors.filter { Tap.isQueue($0.status) }
+    if !tun.isEmpty {
+      let process = try Pidfd(pid: pid)
+      for descriptor in tun {
+        let copy = try process.duplicate(descriptor: descriptor.number)
+        interfaces[descriptor.number] = Tap.interface(of: copy.raw)
+      }
+    }
+    return ObservedNetwork(
+      commandLine, started: started, descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
+      unix: sockets, interfaces: interfaces)
+  }
+}

@@ -1,0 +1,98 @@
+public import Glibc
+public import Kernel
+public import QEMU
+
+/// How the new QEMU gets what only one process of a network namespace can have. Pure.
+///
+/// It is started with stand-ins: taps that are connected to nothing, free ports, other abstract names. The real ones
+/// it inherits under numbers that it does not know of, and when it takes the guest over they are put in the
+/// stand-ins' places (``Transplant``).
+public struct Rewiring: Sendable, Equatable {
+  public struct TapQueue: Sendable, Equatable {
+    public var option: Int
+    public var interface: String
+    /// The running QEMU's descriptor.
+    public var source: CInt
+    public var flags: Tap.Flags
+    /// Numbers in the new QEMU: of the stand-in, and of the real one.
+    public var standIn: CInt
+    public var given: CInt
+  }
+  /// A listening socket or a connection.
+  public struct Socket: Sendable, Equatable {
+    public var listener: Int
+    public var source: CInt
+    public var given: CInt
+    /// Of a listening socket: what tells it from others of its listener.
+    public var address: String
+    public var isConnection: Bool
+  }
+  public var queues: [TapQueue] = []
+  public var sockets: [Socket] = []
+
+  /// - Parameter number: the first one that is free in the new QEMU.
+  init(_ network: ObservedNetwork, from number: CInt) {
+    var next = number
+    func take() -> CInt {
+      next += 1
+      return next - 1
+    }
+    for tap in network.taps {
+      for descriptor in tap.descriptors {
+        queues.append(
+          TapQueue(
+            option: tap.tap.option, interface: tap.interface, source: descriptor, flags: tap.flags, standIn: take(), given: take()))
+      }
+    }
+    for (index, listener) in network.listeners.enumerated() {
+      if case .path = listener.endpoint.name {} else {
+        for socket in listener.sockets {
+          sockets.append(
+            Socket(listener: index, source: socket.descriptor, given: take(), address: socket.address, isConnection: false))
+        }
+      }
+      if let connection = listener.carried {
+        sockets.append(
+          Socket(listener: index, source: connection.descriptor, given: take(), address: "", isConnection: true))
+      }
+    }
+  }
+
+  public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty }
+  /// The numbers of the real ones, which are closed when they are in their places.
+  var given: [CInt] { queues.map(\.given) + sockets.map(\.given) }
+
+  /// Listeners that need a stand-in port, by their index.
+  static func needsPort(_ listener: ObservedNetwork.Listener) -> Bool {
+    if case .port = listener.endpoint.name { true } else { false }
+  }
+
+  /// - Parameter ports: of the listeners that need one, in their order.
+  func substitution(_ network: ObservedNetwork, id: String, ports: [UInt16]) -> NetworkSubstitution {
+    var substitution = NetworkSubstitution()
+    var ports = ports[...]
+    for (index, listener) in network.listeners.enumerated() {
+      switch listener.endpoint.name {
+      case .port: if let port = ports.popFirst() { substitution.ports[.init(listener.endpoint)] = port }
+      case .abstract: substitution.abstractNames[.init(listener.endpoint)] = Self.abstractName(index, id: id)
+      case .path: break
+      }
+    }
+    for queue in queues { substitution.taps[queue.option, default: []].append(queue.standIn) }
+    return substitution
+  }
+
+  static func abstractName(_ listener: Int, id: String) -> String { "moult-\(id)-\(listener)" }
+
+  /// The step's sentence in a plan.
+  func summary(_ network: ObservedNetwork) -> String {
+    var parts: [String] = []
+    func count(_ number: Int, _ one: String, _ many: String) {
+      if number > 0 { parts.append(number == 1 ? "1 \(one)" : "\(number) \(many)") }
+    }
+    count(network.taps.count, "tap", "taps")
+    count(sockets.count { !$0.isConnection }, "listening socket", "listening sockets")
+    count(sockets.count { $0.isConnection }, "live connection", "live connections")
+    return parts.joined(separator: ", ") + ": the new QEMU gets the very ones"
+  }
+}
