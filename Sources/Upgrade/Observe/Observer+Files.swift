@@ -165,6 +165,10 @@ extension Observer {
       guard let number = backend.descriptor, try Files.isOnHugePages("/proc/\(pid)/fd/\(number)") else { continue }
       foreign.append(ForeignDescriptor(number: number, what: "RAM backend \(backend.id) on huge pages"))
     }
+    // The private monitor that the last upgrade started it with. Its guardian may still be ending, with the other end open.
+    let control = CommandLine(argv: try ProcFS.arguments(of: pid)).options.lazy
+      .filter { $0.name == "chardev" && $0.parameters["id"] == TwinArguments.controlID }
+      .compactMap { $0.parameters["fd"].flatMap { CInt($0) } }.first
     for descriptor in descriptors where descriptor.number > 2 {
       func flag(_ what: String) { foreign.append(ForeignDescriptor(number: descriptor.number, what: what)) }
       if network.descriptors.contains(descriptor.number) { continue }
@@ -181,6 +185,7 @@ extension Observer {
           if entry.path == nil, entry.peerInode == nil { continue }  // its other end is gone: an old control channel
           if entry.isInternalPair(of: own) { continue }
           let peer = entry.peerInode.flatMap { table[$0]?.path }
+          if descriptor.number == control, entry.state == .established, entry.path == nil, peer == nil { continue }
           flag(
             entry.state == .listening ? "a unix socket listening at \(entry.path ?? "no path")"
               : "a connection to a unix socket " + (entry.path ?? peer ?? "without a name"))
