@@ -146,6 +146,16 @@ import Testing
     #expect(match.match([], nodes: nil).filter { $0.binding.handover == .refuse }.count == 6)
   }
 
+  /// An upgrade gives it another number than its words say, and a bridge helper's has none in them.
+  @Test func `a tap that went over is that of its option`() {
+    let taps = [9, 11].map { HeldDescriptor.classify(Self.open($0, "/dev/net/tun", S_IFCHR, interface: "tap\($0)"), Self.nothing) }
+    let match = BindingMatch(descriptors: taps, identity: { _ in nil }, memory: [:], taps: ["-netdev tap,id=a,fd=33": [11], "-netdev bridge,id=b": [9]])
+    let bindings = [("fd=33", "-netdev tap,id=a,fd=33", Binding.Kind.tap), ("br0", "-netdev bridge,id=b", .bridgeHelper)].map { address, option, kind in
+      Binding(kind: kind, role: .own, address: address, option: option, handover: .duplicate, why: "", purpose: "")
+    }
+    #expect(match.match(bindings, nodes: nil).map { $0.descriptors.map(\.number) } == [[11], [9]])
+  }
+
   @Test func `a tap by its interface or its number`() {
     let tap = HeldDescriptor.classify(Self.open(9, "/dev/net/tun", S_IFCHR, interface: "tap0"), Self.nothing)
     let match = BindingMatch(descriptors: [tap], identity: { _ in nil }, memory: [:])

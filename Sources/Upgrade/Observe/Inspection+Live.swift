@@ -79,7 +79,11 @@ extension Session {
       if let file = descriptors.first(where: { $0.number == seen.descriptor }) { memory[backend.option] = file.status.identity }
     }
     inspection.descriptors = held
-    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:])
+    var taps: [String: [Int32]] = [:]
+    if let observation {
+      for tap in observation.network.taps { taps[observation.commandLine.options[tap.tap.option].text] = tap.descriptors }
+    }
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps)
       .match(inspection.bindings.map(\.binding), nodes: observation?.nodeFiles)
     return inspection
   }
