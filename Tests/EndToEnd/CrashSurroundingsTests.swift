@@ -130,9 +130,11 @@ extension FailureTests {
       defer { patient.vm.end() }
       let upgrade = try TracedRun(moult: patient.upgrade(), of: patient.vm)
       try upgrade.go(to: record)
-      try group.limit(bytes: group.usage() + 12 << 20)
+      // Less than the new QEMU takes, more than the old one may come to need meanwhile.
+      try group.limit(bytes: group.usage() + 28 << 20)
       try upgrade.release()
       let outcome = try upgrade.wait()
+      try group.limit(bytes: 1 << 30)
       patient.check(outcome, exits: 1, saying: ["new QEMU"])
       try patient.expectUntouched()
       patient.expectHealthy()

@@ -113,8 +113,10 @@ extension Executor {
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
     if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     try host.startMigration()
+    // Where RAM is copied first, the guest runs until that is over.
     _ = try host.awaitMigration(
-      .old, states: ["active", pauseState(plan)], seconds: pauseSeconds, peerMustLive: true)
+      .old, states: ["active", pauseState(plan)],
+      seconds: plan.memory.strategy == .copy && !plan.memory.stopsGuest ? Self.patientSeconds : pauseSeconds, peerMustLive: true)
   }
 
   static func capabilityList(_ wanted: [String: Bool]) -> JSONValue {
