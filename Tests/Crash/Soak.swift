@@ -23,20 +23,23 @@ struct Soak {
   func run() throws -> Bool {
     try FileManager.default.createDirectory(atPath: Lab.paths.run, withIntermediateDirectories: true)
     let image = Lab.paths.run + "/boot.qcow2"
+    let network = runs > 0 ? try NetworkLoad() : nil
     endOnSignals {
       Subjects.endAll()
+      network?.end()
       unlink(image)
     }
     defer {
       Subjects.endAll()
+      network?.end()
       unlink(image)
       rmdir(Lab.paths.run)
     }
     Main.say("load average at the start: \(Self.load())")
     var faults: [String] = []
-    if runs > 0 {
-      try CrashRig.makeImage(image, words: ["fill=4", "churn=16", "tick=20", "sample=20000", "sync=1"])
-      faults += try chain(image)
+    if let network {
+      try CrashRig.makeImage(image, words: ["fill=4", "churn=16", "tick=20", "sample=20000", "sync=1"] + network.words, network.attach)
+      faults += try chain(image, network)
       unlink(image)
     }
     if vms > 0 {
@@ -57,8 +60,12 @@ struct Soak {
 
   // One VM, again and again.
 
-  private func chain(_ image: String) throws -> [String] {
-    let vm = try Subjects.restore("soak-\(getpid())", image) { $0.memory = .file() }
+  private func chain(_ image: String, _ network: NetworkLoad) throws -> [String] {
+    let vm = try Subjects.restore("soak-\(getpid())", image) {
+      $0.memory = .file()
+      network.attach(&$0)
+    }
+    try network.start()
     let before = Leftovers.snapshot([vm.configuration.home])
     let tenth = max(1, runs / 10)
     var (faults, samples, rows): ([String], [Sample], [[String]]) = ([], [], [])
@@ -78,7 +85,10 @@ struct Soak {
     let table = [["runs", "pause", "worst", "total", "descriptors", "RSS MiB", "mounts", "processes", "files", "synced"]] + rows
     Main.say("\(runs) upgrades and rollbacks of one VM, 7.2 and 10.0 in turn: milliseconds, medians of each tenth\n" + Text.table(table))
     Main.say("\n" + Sample.cost(samples) + "\n" + (try GuardianCost.measure(vm)))
+    let pings = try network.stop()
+    Main.say("\npings to the guest, every 5 ms: \(pings.sent) sent, \(pings.sent - pings.received) lost in \(runs) moves")
     faults += Sample.trend(samples, tenth)
+    if pings.received < pings.sent / 2 { faults.append("the network: \(pings.received) of \(pings.sent) pings came back") }
     faults += Leftovers.snapshot([vm.configuration.home]).difference(from: before)
       .filter { $0.contains(vm.configuration.name) && !$0.hasPrefix("process ") && !$0.hasPrefix("file \(vm.configuration.home)/vm/") }
       .map { "left behind: \($0)" }

@@ -47,9 +47,15 @@ public final class CrashRig {
   }
 
   /// Boots such a VM once and stores it at a path: restoring it takes a tenth of the time.
-  /// - Parameter words: what its guest does; nil for what the matrix needs.
-  public static func makeImage(_ path: String, words: [String]? = nil) throws {
-    let vm = try LabVM(configuration("crash-image-\(getpid())", image: nil) { $0.words = words ?? Self.words })
+  /// - Parameters:
+  ///   - words: what its guest does; nil for what the matrix needs.
+  ///   - change: what else it has; those that are restored from it must have the same.
+  public static func makeImage(_ path: String, words: [String]? = nil, _ change: (inout VMConfiguration) -> Void = { _ in }) throws {
+    let vm = try LabVM(
+      configuration("crash-image-\(getpid())", image: nil) {
+        $0.words = words ?? Self.words
+        change(&$0)
+      })
     defer { vm.end() }
     try eventually("the guest counts", within: 60) { (vm.lastSynced ?? 0) > 0 }
     try vm.store(to: path)
