@@ -75,11 +75,15 @@ public enum MountPoint {
       return try open(path, in: root, resolution, step: step)
     } catch where error.errno == .noSuchFileOrDirectory {
       let name = Paths.base(path)
-      guard !name.isEmpty, name != ".", name != "..", path != "/" else { throw error }
+      guard !name.isEmpty, path != "/" else { throw error }
       let parent = try directory(Paths.parent(path), in: root, resolution)
+      // Nothing to make: they are there as soon as what they follow is.
+      if name == "." || name == ".." { return try open(path, in: root, resolution, step: step) }
       do throws(Failure) {
         try valueOrErrno(step, path) { create(parent.raw, name) }
       } catch where error.errno == .fileExists && depth < 40 {
+        // It was there, and only the way to it was missing (`way/../name`).
+        do throws(Failure) { return try open(path, in: root, resolution, step: step) } catch where error.errno == .noSuchFileOrDirectory {}
         // A dangling symbolic link: what it points to is made, below the same root.
         let link = try readLink(name, in: parent.raw, path)
         let target = link.hasPrefix("/") ? link : Paths.join(Paths.parent(path), link)

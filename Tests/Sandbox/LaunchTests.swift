@@ -195,10 +195,12 @@ func openDescriptors() throws -> Int { try Files.names(in: "/proc/self/fd").coun
           .bind(source: directory + "/vm", target: "/var/run/vm"),
           .bind(source: directory + "/vm/name", target: "/dangling"),
           .bind(source: directory + "/vm", target: directory + "/vm"),
+          .bind(source: directory + "/vm/name", target: "/opt/./link/../spelled/./name"),
+          .bind(source: directory + "/vm/name", target: "/opt/other/../spelled/name"),
         ])
       let (text, status) = try output(
         """
-        ls /; ls /run/vm; ls \(directory)/vm; test -f /dangling && echo file; ls /nowhere/at
+        ls /; ls /run/vm; ls \(directory)/vm; test -f /dangling && test -f /opt/spelled/name && echo file; ls /nowhere/at
         for d in null zero full random urandom tty ptmx pts/ptmx; do test -c /dev/$d || echo missing $d; done
         echo x >/etc/new; touch /sys/x; stat -f -c %T /tmp /run /dev/shm; grep -c . /proc/self/mountinfo
         test -e /proc/1/status && pwd; echo done

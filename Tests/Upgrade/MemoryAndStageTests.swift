@@ -117,6 +117,8 @@ import Testing
       needed: ["/vm/disk", "/other/disk", "/vmx/y", "/vm"], stages: [shared("/vm", ["a"], carried: ["disk"])]),
     .init(what: "by its first component", names: [name("/vm/a")], directories: [directory("/vm", ["a", "images"])],
       needed: ["/vm/images/1/disk", "/vm/images/2"], stages: [shared("/vm", ["a"], carried: ["images"])]),
+    .init(what: "a path that leaves it at once needs nothing of it", names: [name("/vm/a")], directories: [directory("/vm", ["a", "in"])],
+      needed: ["/vm/../other/disk", "/vm/./in/../disk"], stages: [shared("/vm", ["a"], carried: ["in"])]),
     .init(what: "a public name is not carried though it is needed", names: [name("/vm/ram")], directories: [directory("/vm", ["ram", "x"])],
       needed: ["/vm/ram"], stages: [shared("/vm", ["ram"])]),
     .init(what: "nested: inner first, and carried by the outer", names: [name("/run/vm/a"), name("/run/vm/in/b")],

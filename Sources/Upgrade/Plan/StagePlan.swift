@@ -32,11 +32,12 @@ extension Stage {
     return "/" + (parts.dropLast() + [".moult-\(id)-\(parts.last ?? "")"]).joined(separator: "/")
   }
 
-  /// The entry of `directory` that leads to `path`; nil when `path` does not lie below it.
+  /// The entry of `directory` that leads to `path`; nil when `path` does not lie below it, or leaves it at once (`..`).
   static func firstComponent(of path: String, below directory: String) -> String? {
     let prefix = directory == "/" ? "/" : directory + "/"
     guard path.hasPrefix(prefix), path.count > prefix.count else { return nil }
-    return path.dropFirst(prefix.count).split(separator: "/").first.map(String.init)
+    let first = path.dropFirst(prefix.count).split(separator: "/").first { $0 != "." }
+    return first == ".." ? nil : first.map(String.init)
   }
 }
 
