@@ -30,6 +30,24 @@ import Testing
     #expect(Self.judged(StateFormats(backward: [Self.certain]), probation: 5).blockers.map(\.option) == ["--probation"])
   }
 
+  /// The last column: what is refused with `--hold`, from one version to the other.
+  @Test(arguments: [
+    (1, QEMUVersion(major: 7, minor: 2), QEMUVersion(major: 10, minor: 0), []), (2, QEMUVersion(major: 7, minor: 2), QEMUVersion(major: 8, minor: 1), []),
+    (2, QEMUVersion(major: 7, minor: 2), QEMUVersion(major: 8, minor: 2), ["--hold"]), (2, QEMUVersion(major: 8, minor: 2), QEMUVersion(major: 10, minor: 0), []),
+    (3, QEMUVersion(major: 10, minor: 0), QEMUVersion(major: 7, minor: 2), ["device user networks"]),
+  ])
+  func `several user networks are not taken to a QEMU that has one section for all`(
+    _ count: Int, _ from: QEMUVersion, _ to: QEMUVersion, _ refused: [String]
+  ) {
+    var observation = Fixture.observation()
+    observation.version = from
+    observation.live.networkText = (0..<count).map { "n\($0): index=0,type=user,net=10.0.2.0,restrict=on" }.joined(separator: "\n")
+    var plan = Fixture.plan(observation, Fixture.request(hold: true), target: Fixture.target(to, machines: ["pc-q35-7.2"]))
+    plan.blockers = []
+    plan.judge(StateFormats())
+    #expect(plan.blockers.map(\.option) == refused)
+  }
+
   @Test func whatOnlyMayBeLostIsOneWarningEachWay() {
     let many = (0..<8).map { VMStateDump.Loss(device: "d\($0)", what: "w", isCertain: false) }
     let plan = Self.judged(StateFormats(forward: [Self.possible], backward: many), hold: true)

@@ -9,6 +9,11 @@ extension UpgradePlan {
     if let unknown = formats.unknown {
       warnings.append("whether the two versions' formats of device state fit could not be found out: \(unknown)")
     }
+    var formats = formats
+    if let target {
+      formats.forward += observation.live.networkLosses(from: observation.version, to: target.version)
+      formats.backward += observation.live.networkLosses(from: target.version, to: observation.version)
+    }
     for loss in formats.forward where loss.isCertain {
       blockers.append(
         Blocker(
