@@ -157,12 +157,14 @@ public final class Session {
     if observed.observation.commandLine.options.contains(where: { $0.name == "global" }) {
       observed.observation.deviceTypes = try GuestView.deviceTypes(observed.monitor)
     }
+    let formats = try FormatComparison(observed.observation, request)
+    defer { formats.end() }
     let demands = try plan(observed, request).demands
     let facts = try TargetProbe.run(observed.observation, request, demands: demands, reactor: reactor)
     var plan = try plan(observed, request, target: facts)
     // A binary that does not know the machine type has no formats for it either.
     if facts.catalog.machines[observed.observation.live.machineType] != nil {
-      plan.judge(try StateFormats.compare(observed.observation, request, monitor: observed.monitor))
+      plan.judge(try formats.result(observed.monitor))
     }
     return plan
   }

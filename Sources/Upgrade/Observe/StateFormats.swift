@@ -19,32 +19,48 @@ public struct StateFormats: Sendable, Equatable {
   }
 }
 
-extension StateFormats {
-  /// Lets both binaries write down their formats, with the VM's machine type, and compares what they say of the
-  /// devices that the VM has.
-  static func compare(
-    _ observation: Observation, _ request: UpgradeRequest, monitor: QMPConnection
-  ) throws(Failure) -> StateFormats {
+/// Both binaries while they write down their formats, with the VM's machine type. Started first and asked last, they
+/// work while the VM and the new binary answer other questions.
+final class FormatComparison {
+  /// The running one's and the new one's; empty if there is nothing to compare.
+  private var dumpers: [StateDumper] = []
+  /// Why one could not be started.
+  private var failure: Failure?
+
+  /// What it starts is ended by `end`.
+  init(_ observation: Observation, _ request: UpgradeRequest) throws(Failure) {
     let running = try OwnedFD.open("/proc/\(observation.process.pid)/exe", O_RDONLY)
     let target: FileStatus
     if let root = request.root { target = try Paths.status(request.binary, inTree: root) } else { target = try Files.status(request.binary) }
     // The same file, with the same libraries around it, says the same.
-    if try Files.status(of: running.raw).isSameFile(as: target), observation.root == request.root { return StateFormats() }
+    if try Files.status(of: running.raw).isSameFile(as: target), observation.root == request.root { return }
     do throws(Failure) {
-      let here = try StateDumper(
-        observation, binary: observation.binary, executable: observation.binaryDeleted ? .descriptor(running.raw) : .path(observation.binary),
-        root: observation.root, layers: [])
-      defer { here.end() }
-      let there = try StateDumper(
-        observation, binary: request.binary, executable: .path(request.binary), root: request.root, layers: LaunchPlan.keptLayers(request))
-      defer { there.end() }
-      // They work while the VM is asked what it is made of.
+      dumpers.append(
+        try StateDumper(
+          observation, binary: observation.binary, executable: observation.binaryDeleted ? .descriptor(running.raw) : .path(observation.binary),
+          root: observation.root, layers: []))
+      dumpers.append(
+        try StateDumper(
+          observation, binary: request.binary, executable: .path(request.binary), root: request.root, layers: LaunchPlan.keptLayers(request)))
+    } catch where error.errno != .interrupted { failure = error }
+  }
+
+  /// Waits for both, and compares what they say of the devices that the VM has.
+  func result(_ monitor: QMPConnection) throws(Failure) -> StateFormats {
+    if let failure { return StateFormats(unknown: "\(failure)") }
+    if dumpers.isEmpty { return StateFormats() }
+    do throws(Failure) {
       let devices = try GuestView.deviceTypes(monitor)
-      let (old, new) = (try here.dump(), try there.dump())
+      let (old, new) = (try dumpers[0].dump(), try dumpers[1].dump())
       return StateFormats(forward: old.losses(to: new, devices: devices), backward: new.losses(to: old, devices: devices))
     } catch where error.errno != .interrupted {
       return StateFormats(unknown: "\(error)")
     }
+  }
+
+  func end() {
+    for dumper in dumpers { dumper.end() }
+    dumpers = []
   }
 }
 
