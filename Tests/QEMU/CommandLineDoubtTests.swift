@@ -25,6 +25,17 @@ import Testing
     (["-drive", "file=/a,cache=writeback2"], "value of cache="),
     (["-smp", "0"], "cpus=0 is no number from 1 to 4096"), (["-smp", "99999999999999999999"], "is no number"), (["-smp", "4097"], "is no number"),
     (["-smp", "2,cores=x"], "cores=x is no number"), (["-smp", "-1"], "is no number"), (["-smp", "4,maxcpus=2"], "cpus=4 is more than maxcpus=2"),
+    (["-mon", "chardev=c,mode=contrl"], "contrl is no value of mode=; is it control?"), (["-action", "panic=puase"], "is it pause?"),
+    (["-watchdog-action", "foo"], "foo is no action"), (["-rtc", "base=foo"], "neither utc nor localtime nor a date"), (["-rtc", "clock=hst"], "is it host?"),
+    (["-boot", "order=cZ"], "drives are letters from a to p"), (["-boot", "once=aa"], "has a drive twice"), (["-uuid", "6a3c3f3e"], "is no UUID"),
+    (["-incoming", "foo:bar"], "nothing that a migration comes from"), (["-global", "foo"], "not of the form"), (["-global", "a.b"], "not of the form"),
+    (["-m", "1G,maxmem=512M"], "size=1G is more than maxmem=512M"), (["-daemonize", "-serial", "mon:stdio"], "not there with -daemonize"),
+    (["-daemonize", "-chardev", "stdio,id=c"], "not there with -daemonize"),
+    // What is missing.
+    (["-netdev", "user"], "id= is missing"), (["-blockdev", "node-name=n,filename=/a"], "driver= is missing"), (["-blockdev", "driver=file,filename=/a"], "node-name= is missing"),
+    (["-object", "iothread"], "id= is missing"), (["-object", #"{"qom-type":"iothread"}"#], "id= is missing"), (["-chardev", "socket,path=/a"], "id= is missing"),
+    (["-chardev", "socket,id=c"], "neither path= nor port= nor fd="), (["-audiodev", "none"], "id= is missing"), (["-fsdev", "local,path=/a"], "id= is missing"),
+    (["-tpmdev", "passthrough"], "id= is missing"),
     // Names.
     (["-device", "virtio-blk-pci,drive=d0", "-drive", "if=none,file=/a,id=do"], "drive=d0: no option makes a drive or block node d0"),
     (["-device", #"{"driver":"virtio-blk-pci","drive":"x"}"#], "drive=x: no option"),
@@ -52,6 +63,10 @@ import Testing
     ["-nic", "tap,id=x,model=e1000,mac=52:54:00:00:00:01,vhost=on", "-netdev", "passt,id=p,anything=1", "-netdev", "stream,id=s,addr.type=unix,addr.path=/p,server=off"],
     ["-chardev", "socket,id=c,path=/c,server,nowait", "-vnc", "none", "-spice", "port=1,disable-ticketing"],
     ["-object", "iothread,id=io", "-device", "virtio-blk-pci,drive=,iothread=io", "-object", "secret,id=s,file=/s", "-drive", "file=/a,encrypt.key-secret=s"],
+    ["-netdev", "help", "-object", "help", "-chardev", "?", "-audiodev", "help", "-object", "iothread,help"],
+    ["-rtc", "2020-01-01", "-rtc", "base=utc,clock=vm,driftfix=slew", "-boot", "dc", "-boot", "menu=on,strict=on", "-m", "64,maxmem=64M,slots=2"],
+    ["-global", "driver=a,property=b,value=c", "-global", "kvm-pit.lost_tick_policy=delay", "-incoming", "defer", "-incoming", "exec:cat /a", "-incoming", #"{"channel-type":"main"}"#],
+    ["-uuid", "6A3c3f3e-1111-2222-3333-444455556666", "-mon", "chardev=c", "-chardev", "null,id=c", "-daemonize", "-serial", "null", "-chardev", "socket,id=s,port=1"],
     ["-readconfig", "/c", "-device", "e1000,netdev=there"],
   ])
   func `nothing else is`(argv: [String]) {

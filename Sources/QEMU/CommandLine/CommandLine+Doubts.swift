@@ -4,12 +4,14 @@
 /// reasons for anything.
 extension CommandLine {
   /// Misspelt keys and values, numbers out of range, and names that no option gives anything.
-  /// - Parameter isPart: some options out of a command line: what they name may be in the rest.
+  /// - Parameter isPart: some options out of a command line: what they name, or lack, may be in the rest.
   public func doubts(isPart: Bool) -> [Blocker] {
     // What a configuration file makes is not known here.
-    var doubts = isPart || options.contains { $0.name == "readconfig" } ? [] : danglingReferences
+    var doubts = terminalsOfADaemon
+    doubts += isPart || options.contains { $0.name == "readconfig" } ? [] : danglingReferences
     for option in options where option.value != nil && !option.parameters.isMalformed {
       doubts += unknownKeys(of: option) + emptyKeys(of: option) + values(of: option)
+      if !isPart { doubts += unmetRequirements(of: option) }
       if option.name == "smp" { doubts += topology(of: option) }
     }
     return doubts.map { Blocker(option: $0.option.text, reason: $0.reason, wayOut: Fault.wayOut) }
@@ -97,8 +99,9 @@ extension CommandLine {
     }
     let parameters = option.parameters
     switch option.name {
-    case "drive":
-      return Self.driveWords.flatMap { key, words in parameters[key].map { oneOf(words, $0, "value of \(key)=") } ?? [] }
+    case "drive", "mon", "action", "rtc":
+      return (Self.valueWords[option.name] ?? [:]).flatMap { key, words in parameters[key].map { oneOf(words, $0, "value of \(key)=") } ?? [] }
+    case "watchdog-action": return oneOf(Self.watchdogActions, option.value ?? "", "action")
     case "vga": return oneOf("none std cirrus vmware qxl virtio xenfb tcx cg3", option.value ?? "", "graphics card")
     case "accel": return parameters["accel"].map { oneOf(Self.accelerators, $0, "accelerator") } ?? []
     case "machine", "M":
@@ -114,10 +117,15 @@ extension CommandLine {
   }
 
   private static let accelerators = "tcg kvm xen hax hvf whpx nvmm qtest mshv nitro"
-  private static let driveWords = [
-    "if": "none ide scsi floppy pflash mtd sd virtio xen", "media": "disk cdrom", "aio": "threads native io_uring",
-    "cache": "none off writeback unsafe directsync writethrough", "discard": "ignore off unmap on",
-    "werror": "enospc stop report ignore auto", "rerror": "stop report ignore auto",
+  private static let watchdogActions = "reset shutdown poweroff pause debug none inject-nmi"
+  private static let valueWords = [
+    "drive": [
+      "if": "none ide scsi floppy pflash mtd sd virtio xen", "media": "disk cdrom", "aio": "threads native io_uring",
+      "cache": "none off writeback unsafe directsync writethrough", "discard": "ignore off unmap on",
+      "werror": "enospc stop report ignore auto", "rerror": "stop report ignore auto",
+    ],
+    "mon": ["mode": "readline control"], "rtc": ["clock": "host rt vm", "driftfix": "none slew"],
+    "action": ["panic": "pause shutdown exit-failure none", "reboot": "reset shutdown", "shutdown": "poweroff pause", "watchdog": watchdogActions],
   ]
 
   /// Whole numbers above 0, and no more at the start than at most. No machine of an x86 QEMU has over 4096 vCPUs.
