@@ -28,6 +28,9 @@ import Testing
   static let drift: [Case] = [
     .init(what: "a migration blocker", option: "migration", reason: "ivshmem") { $0.live.migrationBlockers = ["ivshmem is not migratable"] },
     .init(what: "a block job", option: "block job j", reason: "(mirror) is ready") { $0.live.blockJobs = [.init(id: "j", type: "mirror", isReady: true)] },
+    .init(what: "a block job that has ended", option: "block job j", reason: "result waits to be read") {
+      $0.live.blockJobs = [.init(id: "j", type: "mirror", isReady: true, hasEnded: true)]
+    },
     .init(what: "a snapshot overlay", option: "drive disk0", reason: "/var/lib/vm1/snap.qcow2") {
       $0.live.drives[0].file = "/var/lib/vm1/snap.qcow2"
       $0.live.nodes.append(.init(name: nil, driver: "qcow2", file: "/var/lib/vm1/snap.qcow2", depth: 1))

@@ -28,7 +28,11 @@ public struct LiveMachine: Sendable, Equatable {
     public var type: String
     /// It copies what is written, and waits to be completed.
     public var isReady: Bool
-    public init(id: String, type: String, isReady: Bool) { (self.id, self.type, self.isReady) = (id, type, isReady) }
+    /// It has ended, and is kept for whoever started it to read its result (`auto-dismiss=false`).
+    public var hasEnded: Bool
+    public init(id: String, type: String, isReady: Bool, hasEnded: Bool = false) {
+      (self.id, self.type, self.isReady, self.hasEnded) = (id, type, isReady, hasEnded)
+    }
   }
 
   public var status: String
@@ -136,7 +140,8 @@ extension LiveMachine {
     }
     memoryDevices = answers[10].array?.count ?? 0
     blockJobs = (answers[11].array ?? []).map {
-      BlockJob(id: $0["device"]?.string ?? "", type: $0["type"]?.string ?? "", isReady: $0["ready"]?.bool ?? false)
+      BlockJob(id: $0["device"]?.string ?? "", type: $0["type"]?.string ?? "", isReady: $0["ready"]?.bool ?? false,
+        hasEnded: $0["status"]?.string == "concluded")
     }
     migrationStatus = answers[12]["status"]?.string
     migrationBlockers = (answers[12]["blocked-reasons"]?.array ?? []).compactMap(\.string)

@@ -38,6 +38,10 @@ extension UpgradePlan {
         "remove it (QMP: block-dirty-bitmap-remove), or let the backup program make it persistent=on")
     }
     for job in live.blockJobs {
+      if job.hasEnded {
+        block("block job \(job.id)", "it (\(job.type)) has ended, and its result waits to be read: it would be lost", "read it (QMP: query-jobs), and then job-dismiss")
+        continue
+      }
       block(
         "block job \(job.id)", "it (\(job.type)) \(job.isReady ? "is ready and waits for its end" : "is running")",
         ["mirror", "commit"].contains(job.type)
