@@ -53,6 +53,15 @@ public enum Files {
     try valueOrErrno("write", path) { Glibc.write(file.raw, bytes, bytes.count) }
   }
 
+  /// Bytes that a file takes of its file system (stat(2), `st_blocks`); nil when nothing is there.
+  public static func allocatedBytesIfPresent(_ path: String) throws(Failure) -> Int64? {
+    var status = stat()
+    do throws(Failure) {
+      try valueOrErrno("stat", path) { stat(path, &status) }
+    } catch where error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
+    return Int64(status.st_blocks) * 512
+  }
+
   /// What a symbolic link says (readlink(2)).
   public static func link(_ path: String) throws(Failure) -> String {
     var buffer = [UInt8](repeating: 0, count: Int(PATH_MAX))

@@ -63,6 +63,14 @@ extension EndToEnd {
         try snapshot.take(vm, overlay, of: base)
         let sum = try Self.checksum(base)
         #expect(try Self.drift(vm).values.contains { $0.contains(overlay) })
+        // In each other's place: both files are open, but neither is what its name says any more.
+        func swap() throws {
+          for (from, to) in [(base, base + ".away"), (overlay, base), (base + ".away", overlay)] { try succeed(["mv", from, to]) }
+        }
+        try swap()
+        let refused = try run(moult: ["plan", vm.configuration.name])
+        #expect(refused.code == 3 && (refused.stdout + refused.stderr).contains("not the one that the running QEMU has open"), "\(refused)")
+        try swap()
         try vm.mustUpgrade(to: to, ["--hold"], outcome: "held")
         #expect(try Self.drift(vm) == [:], "the new QEMU's arguments say it")
         try Self.mustWriteOn(vm)

@@ -51,6 +51,8 @@ import Testing
     ("the number of a device of the machine's own", nil, { $0.backends[0].device = "/machine/unattached/device[9]" }),
     ("a name", "qcow2 mine", { $0 = TwinDifferenceTests.graph(root: "mine", file: "#block8") }),
     ("another image", "/d/other", { $0.nodes["#block2"]?.file = "/d/other" }),
+    ("a guest's disk of another size", "qcow2 4096", { $0.nodes["#block1"]?.virtualSize = 4096 }),
+    ("a file that has grown", nil, { $0.nodes["#block2"]?.virtualSize = 4096 }),
     ("the same image in JSON", nil, { $0.nodes["#block2"]?.file = #"json:{"driver":"file","filename":"/d/top"}"# }),
     ("the image below it alone", "disk here only: disk0 : raw", { $0.nodes["#block1"]?.driver = "raw" }),
     ("another image below", "/d/wrong", { $0.nodes["#block3"]?.file = "/d/wrong" }),

@@ -1,3 +1,5 @@
+public import Kernel
+
 /// The block nodes of a running QEMU, how they stand on each other, and what uses them.
 public struct BlockGraph: Sendable, Equatable {
   public struct Node: Sendable, Equatable {
@@ -11,6 +13,10 @@ public struct BlockGraph: Sendable, Equatable {
     public var ignoresFlush = false
     public var detectsZeroes = "off"
     public var isEncrypted = false
+    /// Bytes that the file takes of its file system, as QEMU's own descriptor tells it; nil where it cannot be told.
+    public var allocated: Int64?
+    /// Bytes that a guest would see of it.
+    public var virtualSize: Int64?
     /// The image below, as this image's own header names it, made absolute, and its format there.
     public var headerBacking: String?
     public var headerFormat: String?
@@ -44,17 +50,7 @@ public struct BlockGraph: Sendable, Equatable {
   /// From what `query-block`, `query-named-block-nodes` and `x-debug-query-block-graph` return.
   init(drives: JSONValue, nodes list: JSONValue, edges: JSONValue) {
     self.init()
-    for node in list.array ?? [] {
-      let name = node["node-name"]?.string ?? ""
-      let (cache, image) = (node["cache"], node["image"])
-      nodes[name] = Node(
-        name: name, driver: node["drv"]?.string ?? "", file: node["file"]?.string ?? "",
-        isReadOnly: node["ro"]?.bool ?? false, isDirect: cache?["direct"]?.bool ?? false,
-        ignoresFlush: cache?["no-flush"]?.bool ?? false, detectsZeroes: node["detect_zeroes"]?.string ?? "off",
-        isEncrypted: node["encrypted"]?.bool ?? false,
-        headerBacking: image?["full-backing-filename"]?.string ?? image?["backing-filename"]?.string,
-        headerFormat: image?["backing-filename-format"]?.string)
-    }
+    for node in (list.array ?? []).map(Node.init) { nodes[node.name] = node }
     for drive in drives.array ?? [] {
       let inserted = drive["inserted"]
       var limits: [String: Int64] = [:]
@@ -155,12 +151,47 @@ extension BlockGraph {
     guard let node = nodes[name] else { return "nothing" }
     var text = node.driver
     if !node.isAnonymous, !name.hasPrefix("moult-") { text += " " + name }
-    if node.children.isEmpty { text += " " + Self.path(node.file) }
+    if node.children.isEmpty {
+      text += " " + Self.path(node.file)
+    } else if let size = node.virtualSize {
+      // The file below grows with what the guest writes.
+      text += " \(size)"
+    }
     if node.isReadOnly { text += " read-only" }
     if node.isDirect { text += " direct" }
     if node.ignoresFlush { text += " no-flush" }
     if node.detectsZeroes != "off" { text += " detect-zeroes=\(node.detectsZeroes)" }
     for (role, child) in node.children.sorted(by: { $0.key < $1.key }) { text += " \(role)=(\(tree(child)))" }
     return text
+  }
+}
+
+extension BlockGraph.Node {
+  /// One entry of `query-named-block-nodes`.
+  init(_ node: JSONValue) {
+    let (cache, image) = (node["cache"], node["image"])
+    self.init(
+      name: node["node-name"]?.string ?? "", driver: node["drv"]?.string ?? "", file: node["file"]?.string ?? "",
+      isReadOnly: node["ro"]?.bool ?? false, isDirect: cache?["direct"]?.bool ?? false,
+      ignoresFlush: cache?["no-flush"]?.bool ?? false, detectsZeroes: node["detect_zeroes"]?.string ?? "off",
+      isEncrypted: node["encrypted"]?.bool ?? false, allocated: image?["actual-size"]?.integer, virtualSize: image?["virtual-size"]?.integer,
+      headerBacking: image?["full-backing-filename"]?.string ?? image?["backing-filename"]?.string,
+      headerFormat: image?["backing-filename-format"]?.string)
+  }
+}
+
+extension BlockGraph {
+  /// Nodes of plain files, by path.
+  public var fileNodes: [Node] { nodes.values.filter(\.isPlainFile) }
+}
+
+extension BlockGraph.Node {
+  var isPlainFile: Bool { driver == "file" && !file.hasPrefix("json:") }
+}
+
+extension LiveMachine {
+  /// The nodes of plain files as they are now.
+  public static func queryFileNodes(_ monitor: QMPConnection) throws(Failure) -> [BlockGraph.Node] {
+    (try monitor.execute("query-named-block-nodes", ["flat": true]).array ?? []).map(BlockGraph.Node.init).filter(\.isPlainFile)
   }
 }

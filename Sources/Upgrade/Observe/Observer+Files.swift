@@ -50,9 +50,10 @@ extension Observer {
   }
 
   /// The files that QEMU opened by path: those that argv names, and the images below them that only QEMU knows.
+  /// - Parameter displaced: paths of images at which another file lies than the VM's.
   static func files(
     _ description: MachineDescription, _ live: LiveMachine, pid: pid_t, absolute: (String) -> String,
-    descriptors: [OpenDescriptor]
+    descriptors: [OpenDescriptor], displaced: Set<String>
   ) throws(Failure) -> [ObservedFile] {
     let open = Set(descriptors.map(\.status.identity))
     // In the same mount namespace and root the same path is the same file.
@@ -71,7 +72,7 @@ extension Observer {
       files.append(
         ObservedFile(
           path: path, realPath: onHost == nil ? path : try Paths.real(path), onHost: onHost?.identity,
-          forQEMU: forQEMU?.identity, isOpen: onHost.map { open.contains($0.identity) } ?? false, isImage: isImage))
+          forQEMU: forQEMU?.identity, isOpen: onHost.map { open.contains($0.identity) && !(isImage && displaced.contains(path)) } ?? false, isImage: isImage))
     }
     for image in description.images { try add(image.path, isImage: true, mayBeMissing: false) }
     for node in live.nodes where ["file", "host_device"].contains(node.driver) && !node.file.hasPrefix("json:") {

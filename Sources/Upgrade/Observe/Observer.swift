@@ -66,7 +66,8 @@ public enum Observer {
     nameMemory(&description, descriptors: descriptors)
 
     let names = try names(description, pid: pid, absolute: absolute, descriptors: descriptors, sockets: sockets)
-    let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors)
+    let files = try files(description, live, pid: pid, absolute: absolute, descriptors: descriptors,
+      displaced: try displacedImages(live, monitor: monitor, absolute: absolute, descriptors: descriptors))
     let memory = try memory(description, pid: pid, absolute: absolute, descriptors: descriptors)
     let mounts = try MountInfo.ofSelf()
     var directories: [NameDirectory] = []
