@@ -17,7 +17,7 @@ extension EndToEnd {
           $0.memory = .file()
           $0.user = 65534
           $0.groups = [4, 24]
-          $0.extraArguments = ["-smp", "2", "-object", "iothread,id=io0", "-serial", "file:second.log"]
+          $0.extraArguments = ["-smp", "2,sockets=1,cores=2", "-object", "iothread,id=io0", "-serial", "file:second.log"]
           let script = """
             set -eu
             for group in \(cgroups.joined(separator: " ")); do echo $$ >$group/cgroup.procs; done

@@ -135,6 +135,19 @@ import Testing
     #expect(RAMBlock.mismatches(old: large, new: [RAMBlock(name: "t", used: 1, total: 0x20_0000)]).count == 1, "does not grow so far")
   }
 
+  @Test func `bits that follow from the topology are no difference`() {
+    // As 7.2 and 10.0 tell the same CPU with two cores.
+    var (old, new) = (GuestView(cpu: ["CPUID 0x1 EDX": 0x783_fbfd, "CPUID 0x80000001 ECX": 1]), GuestView(cpu: ["CPUID 0x1 EDX": 0x1783_fbfd, "CPUID 0x80000001 ECX": 3]))
+    #expect(!new.hasSameCPU(as: old))
+    old.setTopologyBits()
+    new.setTopologyBits()
+    #expect(new.hasSameCPU(as: old) && old.cpu["CPUID 0x1 EDX"] == 0x1783_fbfd)
+    let one: JSONValue = [["props": ["socket-id": 1, "core-id": 0, "thread-id": 0]]]
+    #expect(!GuestView.hasSeveralThreads(cpus: one, possible: nil))
+    #expect(GuestView.hasSeveralThreads(cpus: one, possible: [["props": ["socket-id": 0, "core-id": 1]]]), "one that is not plugged in counts")
+    #expect(GuestView.hasSeveralThreads(cpus: [["props": ["thread-id": 1]]], possible: nil))
+  }
+
   @Test func cpusMustLookAlike() {
     let old = GuestView(cpu: ["type": "a", "CPUID 0x1 ECX": 5])
     #expect(old.differences(from: old) == [])

@@ -21,7 +21,7 @@ public struct GuestView: Sendable, Equatable {
   /// Two round trips, a millisecond or two.
   public static func read(_ monitor: QMPConnection) throws(Failure) -> GuestView {
     let first = try monitor.answers(to: [
-      ("query-cpus-fast", nil), ("human-monitor-command", ["command-line": "info ramblock"]),
+      ("query-cpus-fast", nil), ("human-monitor-command", ["command-line": "info ramblock"]), ("query-hotpluggable-cpus", nil),
     ])
     var view = GuestView(blocks: first[1]?.string.flatMap(RAMBlock.parse))
     guard let path = path(ofFirstCPU: first[0]) else { return view }
@@ -34,7 +34,23 @@ public struct GuestView: Sendable, Equatable {
     for (name, answer) in zip(properties, answers.dropFirst()) {
       if let answer { view.cpu[name] = answer }
     }
+    if hasSeveralThreads(cpus: first[0], possible: first[2]) { view.setTopologyBits() }
     return view
+  }
+
+  /// Whether a socket has several cores or threads, in what `query-cpus-fast` and `query-hotpluggable-cpus` return.
+  static func hasSeveralThreads(cpus: JSONValue?, possible: JSONValue?) -> Bool {
+    ((cpus?.array ?? []) + (possible?.array ?? [])).contains { cpu in
+      ["die-id", "module-id", "core-id", "thread-id"].contains { cpu["props"]?[$0]?.integer ?? 0 > 0 }
+    }
+  }
+
+  /// The guest reads HT and CmpLegacy by the topology, whatever the feature words say: QEMU adds the bits to its answer
+  /// to CPUID before 10.0, and to the words since. Source: `cpu_x86_cpuid` and `x86_cpu_expand_features` in target/i386/cpu.c.
+  mutating func setTopologyBits() {
+    for (word, bit) in [("CPUID 0x1 EDX", Int64(1) << 28), ("CPUID 0x80000001 ECX", 1 << 1)] {
+      if let value = cpu[word]?.integer { cpu[word] = .integer(value | bit) }
+    }
   }
 
   private static func path(ofFirstCPU answer: JSONValue?) -> String? {
@@ -81,11 +97,11 @@ public struct GuestView: Sendable, Equatable {
     return Set(zip(names, values).filter { $0.1 == .bool(true) }.map(\.0))
   }
 
-  /// Switches of QEMU's own that are no feature of a CPU, and other spellings.
+  /// Switches of QEMU's own that are no feature of a CPU, other spellings, and what follows from the topology.
   private static let bookkeeping: Set<String> = [
     "realized", "hotplugged", "hotpluggable", "start-powered-off", "check", "enforce", "kvm", "migratable", "l3-cache", "expose-kvm",
     "full-cpuid-auto-level", "fill-mtrr-mask", "vmware-cpuid-freq", "tcg-cpuid", "cpuid-0xb", "host-cache-info", "hv-passthrough",
-    "xen-vapic", "vendor-cpuid-only", "vendor-cpuid-only-v2", "enable-cpuid-0x1f", "host-phys-bits", "cpu-hotplug",
+    "ht", "cmp-legacy", "cmp_legacy", "xen-vapic", "vendor-cpuid-only", "vendor-cpuid-only-v2", "enable-cpuid-0x1f", "host-phys-bits", "cpu-hotplug",
   ]
 
   /// Types of everything in the machine's tree of objects: devices, buses, CPUs. Memory regions and interrupt
