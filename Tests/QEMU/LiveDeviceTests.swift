@@ -149,6 +149,11 @@ import Testing
       now: "-chardev socket,id=c,path=/r/d.sock,server=on,wait=off") { console(&$0, "c", "unix:/r/d.sock,server=on", path: "/r/d.sock") },
     .init(what: "a console that was put elsewhere", argv: "-chardev null,id=c", refused: "it is file now") { console(&$0, "c", "file") },
     .init(what: "a console that was switched off", argv: "-chardev socket,id=c,path=/r/c.sock,server=on,mux=on", now: "-chardev null,id=c") { console(&$0, "c", "null") },
+    .init(what: "a multiplexer, and what it stands before", argv: "-chardev socket,id=c,path=/r/c.sock,server=on,mux=on") {
+      console(&$0, "c", "mux")
+      $0.chardevs.append("c-base")
+      $0.chardevFiles["c-base"] = "disconnected:unix:/r/c.sock,server=on"
+    },
     .init(what: "the second of two serial ports", argv: "-serial null -serial null", now: "-serial null -serial unix:/r/d.sock,server=on,wait=off") {
       console(&$0, "serial0", "null")
       $0.chardevs.append("serial1")

@@ -71,15 +71,7 @@ extension Rebuilding {
       as: options[index]?.text ?? "")
   }
 
-  var addedChardevs: [String] {
-    // QEMU numbers its own; `serial-log` is somebody's.
-    let implicit = ["serial", "parallel", "compat_monitor", "virtiocon", "sclpconsole", "gdb", "usbserial", "debugcon"]
-    let said = MachineDescription(original).chardevIDs
-    return live.chardevs.filter { label in
-      let isImplicit = implicit.contains { label.hasPrefix($0) && label.dropFirst($0.count).allSatisfy(\.isNumber) }
-      return !isImplicit && !said.contains(label) && !label.hasPrefix("moult-")
-    }
-  }
+  var addedChardevs: [String] { live.chardevs(beyond: MachineDescription(original).chardevIDs) }
 
   /// Character devices that options make, and that are something else now: `chardev-change` and `chardev-remove` with
   /// `chardev-add` put another one under the same id.
@@ -283,5 +275,19 @@ extension Rebuilding {
     if let number = fields.first(where: { $0.0 == "fd" && Int32($0.1) != nil }) { return [number] }
     guard let interface = fields.first(where: { $0.0 == "ifname" }) else { return nil }
     return [interface, ("script", "no"), ("downscript", "no")]
+  }
+}
+
+extension LiveMachine {
+  /// Character devices that neither an option makes, with one of these ids, nor QEMU or moult for itself.
+  public func chardevs(beyond said: [String]) -> [String] {
+    // QEMU numbers its own; `serial-log` is somebody's.
+    let implicit = ["serial", "parallel", "compat_monitor", "virtiocon", "sclpconsole", "gdb", "usbserial", "debugcon"]
+    return chardevs.filter { label in
+      let isImplicit = implicit.contains { label.hasPrefix($0) && label.dropFirst($0.count).allSatisfy(\.isNumber) }
+      // What a multiplexer stands before is called after it.
+      let isBehindMultiplexer = label.hasSuffix("-base") && chardevFiles[String(label.dropLast("-base".count))] == "mux"
+      return !isImplicit && !isBehindMultiplexer && !said.contains(label) && !label.hasPrefix("moult-")
+    }
   }
 }
