@@ -11,7 +11,8 @@ struct Moult: ParsableCommand {
     discussion: """
       VM is a guest's name (-name), a pid, a pidfile or a QMP socket path. All commands need root, but for `inspect --argv`.
 
-      Exit codes: 0 done; 1 failed, and nothing changed: the old QEMU runs on; 3 refused, with the reasons; \
+      Exit codes: 0 done; 1 failed, and nothing changed: the old QEMU runs on; 2 `list --exit-code`: a VM is stale or has \
+      an update pending; 3 refused, with the reasons; \
       4 switched, then rolled back; 5 a person has to look: the message says what state the VM is in; \
       64 wrong usage. `run` has its own: see its help.
       """,

@@ -73,7 +73,7 @@ extension CommandLine {
       }
     }
     if let quote {
-      let start = String(decoding: (word ?? []).prefix(40), as: UTF8.self)
+      let start = String(decoding: (word ?? []).prefix(40).prefix { $0 != newline }, as: UTF8.self)
       throw ShellSyntaxError(reason: "the quote \(Character(Unicode.Scalar(quote))) is not closed in the word that starts with \(start)")
     }
     if let done = word { words.append(String(decoding: done, as: UTF8.self)) }

@@ -43,7 +43,7 @@ enum BlockDriver {
       return Target(
         kind: .blockRemote, role: .connect, address: filename ?? own["filename"] ?? url(base, own),
         refusal: Refusal(
-          reason: "a remote disk (\(base)) is out of reach in a private network namespace",
+          reason: "both QEMUs would have the remote disk (\(base)) open at once, which has not been tried yet",
           wayOut: "give the VM the disk as a local block device"))
     }
     let path = own["filename"] ?? ""

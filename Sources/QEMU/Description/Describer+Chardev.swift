@@ -87,7 +87,7 @@ extension Describer {
     case "udp":
       refuse(
         .udpSocket, .connect, chardev.networkAddress, chardev.option,
-        "a UDP socket in a private network namespace reaches nobody",
+        "a UDP socket cannot be handed over yet",
         "use a unix socket", purpose: purpose)
     case "file":
       if path.hasPrefix("/dev/fdset/") {

@@ -140,7 +140,7 @@ extension Describer {
       refuse(
         .netdevUser, .own, "user", "",
         "without -nic, -net, -netdev or -nodefaults QEMU adds a network card on a user network, "
-          + "which loses the outside in a private network namespace",
+          + "and the guest's connections through it would end",
         "start the VM with -nic none, or with -nic user,restrict=on")
     }
   }

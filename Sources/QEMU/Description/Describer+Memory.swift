@@ -58,7 +58,7 @@ extension Describer {
     case "can-host-socketcan":
       refuse(
         .netdevSocket, .share, parameters["if"] ?? "", option.text,
-        "the host's CAN bus is not in a private network namespace", wayOut)
+        "a socket on the host's CAN bus cannot be handed over yet", wayOut)
     case "cryptodev-vhost-user":
       break  // Its chardev is the binding.
     case "cryptodev-backend-lkcf":

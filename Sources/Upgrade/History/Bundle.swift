@@ -6,7 +6,7 @@ extension History {
   /// - Parameter path: must not exist.
   public func writeBundle(_ id: String, state: StateDirectory, to path: String) throws(Failure) {
     guard let entry = try entry(id) else {
-      throw Failure(step: "find the upgrade", subject: id, reason: "nothing is remembered of it", hint: "moult history lists those that are")
+      throw Failure(step: "find the upgrade", subject: id, reason: "no upgrade with this id is remembered", hint: "a bundle is of one upgrade: moult history lists the ids")
     }
     var archive: [UInt8] = []
     for name in try Files.names(in: directory(id)).sorted() {

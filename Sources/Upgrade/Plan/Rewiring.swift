@@ -93,6 +93,6 @@ public struct Rewiring: Sendable, Equatable {
     count(network.taps.count, "tap", "taps")
     count(sockets.count { !$0.isConnection }, "listening socket", "listening sockets")
     count(sockets.count { $0.isConnection }, "live connection", "live connections")
-    return parts.joined(separator: ", ") + ": the new QEMU gets the very ones"
+    return parts.joined(separator: ", ") + ": the new QEMU gets the very \(network.taps.count + sockets.count == 1 ? "one" : "ones")"
   }
 }

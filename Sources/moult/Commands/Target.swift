@@ -15,7 +15,7 @@ struct TargetOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Watch the guest for this many seconds, then commit, or roll back if it is not healthy.", valueName: "seconds"))
   var probation: Double?
 
-  @Flag(help: "Stay in probation until `moult commit` or `moult rollback`.")
+  @Flag(help: "Keep the way back open until `moult commit` or `moult rollback`.")
   var hold = false
 
   func validate() throws {
