@@ -88,7 +88,7 @@ extension Describer {
     }
     refuse(
       kind, .listen, String(address), option.text, "a forwarded port cannot be handed over yet",
-      "remove it first (hostfwd_remove in the monitor)", purpose: "hostfwd")
+      "start the VM without it: the arguments count, hostfwd_remove in the monitor does not help", purpose: "hostfwd")
   }
 
   /// `tcp:server:port-DEVICE`: DEVICE is a command for each connection, or a chardev of the old short form.
