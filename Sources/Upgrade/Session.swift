@@ -166,6 +166,12 @@ public final class Session {
     if facts.catalog.machines[observed.observation.live.machineType] != nil {
       plan.judge(try formats.result(observed.monitor))
     }
+    if !request.takesBack, let held = try state.record(plan.key), held.isHeld, held.new?.process == observed.observation.process {
+      plan.blockers.insert(
+        Blocker(
+          option: "upgrade \(held.id)", reason: "it is held: the VM can still go back to QEMU \(held.oldVersion)",
+          wayOut: "moult commit \(plan.vm), or moult rollback \(plan.vm), first"), at: 0)
+    }
     return plan
   }
 }

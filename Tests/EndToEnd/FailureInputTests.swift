@@ -229,7 +229,7 @@ extension FailureTests {
 
       try patient.moult(patient.upgrade(to: .v10_0, ["--hold"]), exits: 0)
       for _ in 0..<2 {
-        try patient.moult(patient.upgrade(), exits: 1, saying: ["held in probation", "moult commit", "moult rollback"])
+        try patient.moult(patient.upgrade(), exits: 3, saying: ["it is held", "moult commit", "moult rollback"])
         try patient.vm.ticks(5)
       }
       try patient.moult(["commit", patient.name], exits: 0)

@@ -16,6 +16,11 @@ import Testing
     ("kvm \\\r\n-name x \r\n-S\r\n", ["kvm", "-name", "x", "-S"]),
     ("-device e1000\n-m 1G\n", ["", "-device", "e1000", "-m", "1G"]),
     ("# c\n\n[device \"d\"]\n  driver = \"e1000\"\n", ["", "-device", "id=d,driver=e1000"]),
+    ("sudo -u me nohup env A=b /usr/libexec/qemu-kvm -name x", ["/usr/libexec/qemu-kvm", "-name", "x"]),
+    ("#!/bin/sh\nexec qemu-system-x86_64 -S", ["qemu-system-x86_64", "-S"]),
+    ("docker run -it image qemu-system-i386 -m 64", ["qemu-system-i386", "-m", "64"]),
+    ("-D qemu-system-x86_64 -S", ["", "-D", "qemu-system-x86_64", "-S"]),
+    ("kvm -name qemu-system-x86_64", ["kvm", "-name", "qemu-system-x86_64"]),
     ("./a.out --machine none", ["./a.out", "--machine", "none"]),
   ])
   func `is read`(text: String, argv: [String]) throws {
@@ -25,6 +30,7 @@ import Testing
   @Test(arguments: [
     ("", "empty"), ("# nothing\n", "empty"), ("ls -l", "no command of QEMU"), ("kvm -name 'a", "quote"), ("kvm \"", "quote"),
     ("kvm -S \\\n", "backslash"), ("kvm -S | tee log", "more than one command"), ("kvm -S; kvm -m 1", "more than one command"),
+    ("qemu-system-x86_64 -m 64 a.img\nqemu-system-x86_64 b.img", "more than one command"),
   ])
   func `is refused`(text: String, reason: String) {
     let failure = #expect(throws: Failure.self) { try CommandLine(reading: Array(text.utf8), subject: "f") }

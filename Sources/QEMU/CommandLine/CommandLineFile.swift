@@ -23,6 +23,13 @@ extension CommandLine {
       words = text.split(separator: "\0", omittingEmptySubsequences: false).dropLast(bytes.last == 0 ? 1 : 0).map(String.init)
     } else {
       do { words = try Self.shellWords(text) } catch { throw refused(error.reason) }
+      // Behind `sudo`, `nohup`, `exec`, `env A=b`, `docker run image`, …
+      if let start = words.firstIndex(where: Self.isProgram), start > 0, !Self.isOption(words[0]) {
+        words.removeFirst(start)
+      }
+      if let other = words.dropFirst().firstIndex(where: { Paths.base($0).hasPrefix("qemu-system-") }), !Self.isOption(words[other - 1]) {
+        throw refused("it is more than one command: \(words[other]) stands in it, too")
+      }
     }
     if words.first?.utf8.first == UInt8(ascii: "-") { words.insert("", at: 0) }
     self.init(argv: words)
@@ -30,6 +37,12 @@ extension CommandLine {
     guard name.contains("qemu") || name.contains("kvm") || options.contains(where: { $0.info != nil }) else {
       throw refused(words.isEmpty ? "it is empty" : "it is no command of QEMU")
     }
+  }
+
+  private static func isOption(_ word: String) -> Bool { word.utf8.first == UInt8(ascii: "-") }
+  private static func isProgram(_ word: String) -> Bool {
+    let name = Paths.base(word)
+    return name.hasPrefix("qemu-system-") || ["qemu-kvm", "kvm", "qemu"].contains(name)
   }
 
   struct ShellSyntaxError: Error { var reason: String }
