@@ -1,5 +1,5 @@
 import CKernel
-public import Glibc
+import Glibc
 import Kernel
 import SystemPackage
 

@@ -28,7 +28,7 @@ extension EndToEnd {
           client.signal(SIGKILL)
           _ = try? client.wait()
         }
-        try eventually("the client is connected") { !(try Self.binding(try Self.inspect("e2e-inspect"), ":\(port)")["descriptors"].array.count < 2) }
+        try eventually("the client is connected") { try Self.binding(Self.inspect("e2e-inspect"), ":\(port)")["descriptors"].array.count >= 2 }
 
         let answer = try Self.inspect("e2e-inspect")
         #expect(answer.code == 0)

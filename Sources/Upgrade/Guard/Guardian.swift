@@ -58,7 +58,7 @@ public enum Guardian {
     // What is read once is in memory: the program's pages and those of its libraries.
     _ = try state.contents(key)
     do throws(Failure) { try UnixMessage.send([Word.ready], to: Descriptor.channel) } catch where error.errno == .brokenPipe { /* moult is gone already. */ }
-    try reactor.wait(seconds: nil, step: "watch", subject: key) { () throws(Failure) -> Bool? in
+    _ = try reactor.wait(seconds: nil, step: "watch", subject: key) { () throws(Failure) -> Bool? in
       channel.isDismissed || hasEnded ? true : nil
     }
     if hasEnded { while channel.hear() {} }

@@ -72,7 +72,7 @@ final class GuardianLink {
 
   /// Waits until it watches; returns at once if it is gone.
   func awaitReady() throws(Failure) {
-    try reactor.wait(seconds: Self.startSeconds, step: "start", subject: "the guardian (pid \(process.pid))") { () throws(Failure) -> Bool? in
+    _ = try reactor.wait(seconds: Self.startSeconds, step: "start", subject: "the guardian (pid \(process.pid))") { () throws(Failure) -> Bool? in
       isReady || isGone ? true : nil
     }
   }

@@ -1,5 +1,5 @@
 import Glibc
-public import Kernel
+import Kernel
 public import QEMU
 
 /// A descriptor of a running QEMU, by what the kernel says it is.

@@ -1,4 +1,4 @@
-public import Glibc
+import Glibc
 public import Kernel
 public import QEMU
 

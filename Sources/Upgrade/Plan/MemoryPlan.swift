@@ -1,4 +1,4 @@
-public import QEMU
+import QEMU
 
 extension MemoryDecision {
   /// What a QEMU needs beside guest RAM: its heap, device memory, translated code. A margin, not a measurement.

@@ -1,4 +1,4 @@
-public import QEMU
+import QEMU
 
 extension UpgradePlan {
   /// The oldest QEMU that upgrades are tested with.

@@ -1,6 +1,6 @@
-public import Glibc
+import Glibc
 public import Kernel
-public import QEMU
+import QEMU
 
 /// How the new QEMU gets what only one process of a network namespace can have. Pure.
 ///

@@ -9,8 +9,8 @@ struct Guard: ParsableCommand {
   @Argument var key: String
 
   func run() throws {
-    do { try Guardian.watch(key: key) } catch let failure as Failure {
-      Output.failure(failure)
+    do { try Guardian.watch(key: key) } catch {
+      Output.failure(error)
       throw ExitStatus.failed.code
     }
   }
