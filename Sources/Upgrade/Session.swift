@@ -125,6 +125,12 @@ public final class Session {
     _ observed: Observed, _ plan: UpgradePlan, takingBack held: UpgradeRecord? = nil,
     progress: @escaping (Executor.Progress) -> Void
   ) throws(Failure) -> UpgradeReport {
+    if held == nil, plan.blockers.isEmpty, let former = try state.record(plan.key), former.isHeld, let twin = former.new,
+      try ProcessHandle(twin.process) == nil
+    {
+      // Its VM has ended, and this one was started in its place: there is nothing left to take back.
+      try commit(former)
+    }
     var report = try Executor(plan: plan, host: host(observed, takingBack: held), began: began, progress: progress).run()
     // The guest has not noticed anything so far.
     if report.outcome == .failed, let masked = plan.masking(report.gainedFeatures) {

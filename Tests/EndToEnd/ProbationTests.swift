@@ -55,6 +55,20 @@ extension EndToEnd {
       }
     }
 
+    @Test func `a VM that ended while its upgrade was held does not bar the next one of its name`() throws {
+      try leavingNothing {
+        let configuration = VMConfiguration("e2e-held-over") { $0.memory = .file() }
+        let first = try LabVM(configuration)
+        _ = try first.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
+        #expect(try first.upgrade(to: .v11_1).code == 3, "it can still be taken back")
+        first.end()
+        let second = try LabVM(configuration)
+        defer { second.end() }
+        _ = try second.mustUpgrade(to: .v10_0)
+        second.end()
+      }
+    }
+
     /// Debian's own agent, in the guest.
     @Test func `a guest agent that answered before has to answer afterwards`() throws {
       try leavingNothing {
