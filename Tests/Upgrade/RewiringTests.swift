@@ -19,16 +19,19 @@ import Testing
     #expect(Self.plan.steps.first { $0.name == .rewire }?.why == "1 tap, 3 listening sockets, 1 live connection: the new QEMU gets the very ones")
   }
 
-  @Test func theTwinIsStartedWithStandIns() {
+  @Test func theTwinIsStartedWithStandIns() throws {
     let network = Self.plan.rewiring.substitution(Self.plan.observation.network, id: "u1", ports: [40001, 40002])
     let words = LaunchPlan.arguments(Self.plan, network: network)
     for expected in [":34101", "tap,id=n0,fds=7:9", "tcp:127.0.0.1:40002,server=on,wait=off"] { #expect(words.contains(expected), "\(words)") }
     // The VM's own words are what the next upgrade starts from.
     let own = LaunchPlan.arguments(Self.plan)
     let entry = KeptWords.entry(own, started: words)
-    #expect(KeptWords.words(in: ["A=b", entry], started: words) == own)
-    #expect(KeptWords.words(in: ["A=b", entry], started: own) == nil, "another process's")
-    #expect(KeptWords.words(in: ["MOULT_COMMAND_LINE=x", "MOULT_COMMAND_LINE="], started: words) == nil)
+    #expect(try KeptWords.words(in: ["A=b", entry], started: words) == own)
+    #expect(try KeptWords.words(in: ["A=b", entry], started: own) == nil, "another process's")
+    #expect(try KeptWords.words(in: ["MOULT_COMMAND_LINE=x", "MOULT_COMMAND_LINE="], started: words) == nil)
+    for damaged in [String(entry.dropLast()), String(entry.prefix { $0 != "[" }) + "[]", String(entry.prefix { $0 != "[" }) + "[1]"] {
+      #expect(throws: Failure.self, "its own, and damaged") { try KeptWords.words(in: [damaged], started: words) }
+    }
     #expect(KeptWords.without(["A=b", entry]) == ["A=b"])
   }
 

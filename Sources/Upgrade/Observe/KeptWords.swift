@@ -1,3 +1,4 @@
+import Kernel
 import QEMU
 
 /// The VM's command line as its owner knows it, in the environment of a QEMU that was started with stand-ins in it:
@@ -15,13 +16,20 @@ enum KeptWords {
   }
 
   /// Nil if there are none, or if they are another process's: the variable was inherited.
-  static func words(in environment: [String], started: [String]) -> [String]? {
+  /// - Throws: if they are this process's and cannot be read: its own words have stand-ins in them.
+  static func words(in environment: [String], started: [String]) throws(Failure) -> [String]? {
     guard let entry = environment.first(where: { $0.hasPrefix(variable + "=") }) else { return nil }
     let parts = entry.dropFirst(variable.count + 1).split(separator: " ", maxSplits: 1)
     guard parts.count == 2, parts[0] == hash(started) else { return nil }
-    let words = try? JSONValue(parsing: Array(parts[1].utf8)).array?.map(\.string)
-    guard let words, !words.isEmpty, words.allSatisfy({ $0 != nil }) else { return nil }
-    return words.compactMap(\.self)
+    var values: [JSONValue] = []
+    do { values = try JSONValue(parsing: Array(parts[1].utf8)).array ?? [] } catch { /* No word is read then. */ }
+    let words = values.compactMap(\.string)
+    guard !words.isEmpty, words.count == values.count else {
+      throw Failure(
+        step: "read the VM's command line in", subject: variable, reason: "the environment of its QEMU is damaged: it is no list of words",
+        hint: "the VM runs on; restart it before it is upgraded")
+    }
+    return words
   }
 
   static func without(_ environment: [String]) -> [String] { environment.filter { !$0.hasPrefix(variable + "=") } }

@@ -6,7 +6,7 @@ extension Observer {
   /// The options of a running QEMU: its arguments, with its configuration files read as it sees them.
   static func commandLine(of pid: pid_t, startTime: UInt64) throws(Failure) -> ExpandedCommandLine {
     let started = try ProcFS.arguments(of: pid)
-    let line = CommandLine(argv: KeptWords.words(in: try ProcFS.environment(of: pid), started: started) ?? started)
+    let line = CommandLine(argv: try KeptWords.words(in: try ProcFS.environment(of: pid), started: started) ?? started)
     let files = line.options.filter { $0.name == "readconfig" }.compactMap(\.value)
     var expanded = line
     var base = ""
