@@ -19,7 +19,7 @@ struct Bench {
 
   private static func measure(_ options: Options) throws {
     guard geteuid() == 0 else { throw LabFailure("moult-bench needs root, as moult does") }
-    endOnSignals()
+    endOnSignals { Subject.endAll() }
     let before = Leftovers.snapshot()
     var results: [Int: [Row: Results]] = [:]
     var surveys: [SurveyResult] = []
@@ -77,23 +77,6 @@ struct Bench {
     var averages = [Double](repeating: 0, count: 3)
     getloadavg(&averages, 3)
     return String(format: "load average %.1f %.1f %.1f on %d processors", averages[0], averages[1], averages[2], sysconf(CInt(_SC_NPROCESSORS_ONLN)))
-  }
-
-  /// Ctrl-C ends the guests, too. The signals are blocked before there is a second thread, so that only
-  /// the one that waits for them gets them.
-  private static func endOnSignals() {
-    var signals = sigset_t()
-    sigemptyset(&signals)
-    for signal in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&signals, signal) }
-    pthread_sigmask(SIG_BLOCK, &signals, nil)
-    let waited = signals
-    Thread {
-      var waited = waited
-      var signal: CInt = 0
-      sigwait(&waited, &signal)
-      Subject.endAll()
-      exit(128 + signal)
-    }.start()
   }
 
   private static func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }

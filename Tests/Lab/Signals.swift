@@ -3,7 +3,7 @@ import Glibc
 
 /// Ctrl-C ends the guests, too. The signals are blocked before there is a second thread, so that only the
 /// one that waits for them gets them.
-func endOnSignals(_ end: @escaping @Sendable () -> Void) {
+public func endOnSignals(_ end: @escaping @Sendable () -> Void) {
   var signals = sigset_t()
   sigemptyset(&signals)
   for signal in [SIGINT, SIGTERM, SIGHUP] { sigaddset(&signals, signal) }
