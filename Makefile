@@ -37,7 +37,7 @@ demo: build guest ## upgrade a live guest from QEMU 7.2 to 10.0, roll back, upgr
 # behind could not be told from what another still has.
 test: packages guest trees ## every test, on real QEMUs (root)
 	$(swift-build) --build-tests
-	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" \
+	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" scripts/run-tests \
 	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build --no-parallel $(FILTER)
 
 fuzz: packages ## search for inputs that break the parsers (FUZZ_SECONDS=60)

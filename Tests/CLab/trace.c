@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -95,3 +96,5 @@ long lab_trace_finish(pid_t pid) {
 }
 
 int lab_trace_release(pid_t pid) { return (int)ptrace(PTRACE_DETACH, pid, 0, 0); }
+
+int lab_adopt_orphans(int whether) { return prctl(PR_SET_CHILD_SUBREAPER, whether, 0, 0, 0); }

@@ -63,8 +63,8 @@ extension FailureTests {
     /// The journal names a pid that is somebody else's by now.
     @Test func `a pid that was used again is not the QEMU that had it`() throws {
       let patient = try Kills.patient("reuse", .shared)
-      let twin = try Self.interrupt(patient)
-      try Kills.kill(twin)
+      let twin = try Processes.adoptingOrphans { try Self.interrupt(patient) }
+      try Processes.killAdopted(twin)
       let stranger = try ChildProcess.started(as: twin, ["sleep", "600"])
       defer {
         stranger.signal(SIGKILL)

@@ -135,7 +135,7 @@ extension ChildProcess {
       child.signal(SIGKILL)
       _ = try child.wait()
     }
-    throw LabFailure("no process got the pid \(pid)")
+    throw LabFailure("no process got the pid \(pid): it is not free")
   }
 }
 

@@ -1,3 +1,4 @@
+import CLab
 import Foundation
 import Glibc
 
@@ -38,6 +39,33 @@ public enum Processes {
     guard let end = text.lastIndex(of: ")") else { return true }
     // The first thread is a zombie while others, which hold the files too, are still exiting.
     return ["Z", "X"].contains(text[end...].dropFirst(2).prefix(1)) && list("/proc/\(pid)/task").count <= 1
+  }
+
+  /// Does something while this process, and not init, becomes the parent of those that have lost theirs: only a
+  /// parent can free a pid, and who is init here may take its time. Those that ended meanwhile are freed.
+  public static func adoptingOrphans<Result>(_ body: () throws -> Result) throws -> Result {
+    let before = children()
+    guard lab_adopt_orphans(1) == 0 else { throw LabFailure.system("adopt orphans", errno) }
+    defer {
+      _ = lab_adopt_orphans(0)
+      for child in children().subtracting(before) where hasEnded(child) { waitpid(child, nil, 0) }
+    }
+    return try body()
+  }
+
+  /// Of this process. proc_pid_task(5), children.
+  private static func children() -> Set<pid_t> {
+    Set(
+      list("/proc/self/task").flatMap { thread in
+        String(decoding: FileManager.default.contents(atPath: "/proc/self/task/\(thread)/children") ?? Data(), as: UTF8.self)
+          .split(separator: " ").compactMap { pid_t($0) }
+      })
+  }
+
+  /// Kills a child that was adopted, and frees its pid.
+  public static func killAdopted(_ pid: pid_t) throws {
+    kill(pid, SIGKILL)
+    guard waitpid(pid, nil, 0) == pid else { throw LabFailure.system("wait for the adopted process \(pid)", errno) }
   }
 
   /// Names in a directory; none if there is no such directory.

@@ -1,5 +1,6 @@
 #pragma once
-// ptrace(2), which Swift cannot call: a command that stops at each write(2) to one file, before and after it.
+// What Swift cannot call: prctl(2), and ptrace(2) for a command that stops at each write(2) to one file, before
+// and after it.
 //
 // Whoever starts a command is its tracer: all calls for it must come from the same thread.
 #include <stddef.h>
@@ -20,3 +21,7 @@ long lab_trace_finish(pid_t pid);
 
 /// Lets it go on by itself. From now on it is a child like any other.
 int lab_trace_release(pid_t pid);
+
+/// Whether processes below this one that have lost their parent become its children instead of init's. Returns 0,
+/// or -1 with errno set. prctl(2), PR_SET_CHILD_SUBREAPER.
+int lab_adopt_orphans(int whether);
