@@ -73,8 +73,13 @@ public enum ProcFS {
   }
 
   /// The security label (SELinux, AppArmor); nil when no module gives one.
-  public static func securityLabel(of pid: pid_t) -> String? {
-    guard let text = try? Files.readText("/proc/\(pid)/attr/current") else { return nil }
+  public static func securityLabel(of pid: pid_t) throws(Failure) -> String? {
+    let text: String
+    do throws(Failure) { text = try Files.readText("/proc/\(pid)/attr/current") } catch {
+      // No module of this kernel knows the file.
+      if error.errno == .invalidArgument || error.errno == .noSuchFileOrDirectory { return nil }
+      throw error
+    }
     let label = text.prefix { $0 != "\n" && $0 != "\0" }
     return label.isEmpty ? nil : String(label)
   }

@@ -61,7 +61,7 @@ extension Session {
     guard let new = record.new else {
       throw Failure(step: "roll back", subject: record.vm, reason: "the record names no new QEMU")
     }
-    let status = try? ProcessStatus.read(pid: new.process.pid)
+    let status = try unlessGone { () throws(Failure) in try ProcessStatus.read(pid: new.process.pid) }
     guard status?.startTime == new.process.startTime else {
       throw Failure(
         step: "roll back", subject: record.vm, reason: "the new QEMU (pid \(new.process.pid)) has ended, and the guest with it",

@@ -46,7 +46,7 @@ import Testing
     let history = History(scratch.state)
     #expect(try history.entries().isEmpty)
     var plan = Fixture.plan()
-    for number in 100..<(100 + History.most + 5) {
+    for number in 100..<(100 + History.mostOfOne + 5) {
       plan.id = "u\(number)"
       try history.add(HistoryEntry(plan, Self.report(number % 2 == 0 ? .committed : .failed), takesBack: false))
     }
@@ -54,13 +54,23 @@ import Testing
     plan.id = "u000"
     try history.add(HistoryEntry(plan, Self.report(.committed), takesBack: true))
     let entries = try history.entries()
-    #expect(entries.count == History.most + 1)
+    #expect(entries.count == History.mostOfOne + 1)
     #expect(entries.first?.id == "u000" && entries.first?.outcome == "rolled-back")
     #expect(entries[1].id == "u105" && entries[1].error?.message == "migrate: no")
     #expect(try history.entry("../u110") == nil && history.entry("nothing") == nil)
     // Damaged ones are passed over.
     try history.put("report.json", Array("{".utf8), of: "u110")
-    #expect(try history.entries().count == History.most)
+    #expect(try history.entries().count == History.mostOfOne)
+  }
+
+  @Test func manyVMsFillNoDisk() throws {
+    let history = History(Scratch().state, most: 3)
+    var plan = Fixture.plan()
+    for (number, key) in ["a", "a", "b", "c", "d"].enumerated() {
+      (plan.id, plan.key) = ("u\(number)", key)
+      try history.add(HistoryEntry(plan, Self.report(.committed), takesBack: false))
+    }
+    #expect(try history.entries().map(\.id) == ["u2", "u3", "u4"])
   }
 
   @Test(arguments: [

@@ -33,7 +33,7 @@ extension LinuxHost {
   /// A security module gives a label at exec, by its own rules: it must be the one that the VM lives under.
   private func mustBeConfinedAlike(_ plan: UpgradePlan) throws(Failure) {
     guard let oldProcess, let newProcess else { return }
-    let (old, new) = (ProcFS.securityLabel(of: oldProcess.pid), ProcFS.securityLabel(of: newProcess.pid))
+    let (old, new) = (try ProcFS.securityLabel(of: oldProcess.pid), try ProcFS.securityLabel(of: newProcess.pid))
     if old == new { return }
     throw Failure(
       step: "start the new QEMU", subject: plan.request.binary,

@@ -427,7 +427,9 @@ public final class LinuxHost: Host {
     // Cheap counters; the proportional set size would walk every page table of the guest's RAM.
     var bytes: UInt64 = 0
     for (pid, fields) in [(newProcess?.pid ?? 0, ["RssAnon:"]), (getpid(), ["RssAnon:"])] where pid != 0 {
-      guard let text = try? Files.readText("/proc/\(pid)/status") else { continue }
+      let text: String
+      // A figure for the report; the guest has moved, and nothing is undone for its sake.
+      do throws(Failure) { text = try Files.readText("/proc/\(pid)/status") } catch { continue }
       for line in text.split(separator: "\n") where fields.contains(where: line.hasPrefix) {
         bytes += (line.split(separator: " ").dropLast().last.flatMap { UInt64($0) } ?? UInt64(0)) << 10
       }

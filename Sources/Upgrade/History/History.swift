@@ -36,14 +36,19 @@ public struct HistoryEntry: Sendable, Codable {
 
 /// The record of upgrades in `/var/lib/moult/history`: a directory for each, named by its id.
 public struct History: Sendable {
-  /// How many are kept of each VM.
-  public static let most = 20
+  /// How many are kept of each VM, and of all: VMs come and go.
+  public static let mostOfOne = 20, most = 1000
   /// moult's version.
   public static let version = "0.1.0"
 
   public var path: String
+  private let most: Int
 
-  public init(_ state: StateDirectory) { path = state.persistent + "/history" }
+  /// - Parameter most: of all VMs together.
+  public init(_ state: StateDirectory, most: Int = Self.most) {
+    self.most = most
+    path = state.persistent + "/history"
+  }
 
   func directory(_ id: String) -> String { path + "/" + id }
 
@@ -76,11 +81,19 @@ public struct History: Sendable {
     } catch { FileDescriptorOutput.error("moult: could not note in the history that \(id) is \(outcome.rawValue): \(error)") }
   }
 
-  /// Writes an entry, and forgets the oldest of this VM beyond ``most``.
+  /// Writes an entry, and forgets the oldest beyond ``mostOfOne`` of this VM and the oldest of all beyond the limit.
   func add(_ entry: HistoryEntry) throws(Failure) {
     try store(entry)
-    let same = try entries().filter { $0.key == entry.key }
-    for old in same.dropLast(Self.most) { try Files.removeTree(directory(old.id)) }
+    let ids = try Files.names(in: path).sorted()
+    var same: [String] = []
+    for id in ids where try isOf(entry.key, id) { same.append(id) }
+    for id in Set(ids.dropLast(most)).union(same.dropLast(Self.mostOfOne)) { try Files.removeTree(directory(id)) }
+  }
+
+  /// Found in the text: decoding a thousand entries would cost more than the upgrade that adds one.
+  private func isOf(_ key: String, _ id: String) throws(Failure) -> Bool {
+    let text = try unlessGone { () throws(Failure) in try Files.read(directory(id) + "/report.json") } ?? []
+    return text.firstRange(of: Array("\"key\" : \"\(key)\"".utf8)) != nil
   }
 
   private func store(_ entry: HistoryEntry) throws(Failure) {

@@ -131,7 +131,7 @@ extension InspectedProcess {
     user = status.credentials.user.effective
     group = status.credentials.group.effective
     state = status.state
-    label = ProcFS.securityLabel(of: pid)
+    label = try ProcFS.securityLabel(of: pid)
     let groups = try CgroupMembership.of(process: pid)
     cgroup = (groups.first(where: \.isUnified) ?? groups.first { $0.controllers.contains("name=systemd") } ?? groups.first)?.path
     unit = CgroupMembership.unit(in: groups)

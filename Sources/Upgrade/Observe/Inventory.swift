@@ -102,7 +102,7 @@ private struct Census {
         manager: CgroupMembership.unit(in: try CgroupMembership.of(process: pid))))
     // A stopped process would not answer, and an upgrade must meet no other client.
     guard !upgrading.contains(pid), !["T", "t", "Z"].contains(status.state) else { return }
-    survey.ask(
+    try survey.ask(
       pid, at: description.qmpSockets.map(absolute), own: Set(descriptors.compactMap(\.socketInode)), sockets: try sockets(of: pid))
   }
 
@@ -178,14 +178,13 @@ struct VersionCache {
 
   /// What `binary --version` says; nil if it cannot be run here: libraries gone, or another root tree's.
   mutating func version(of path: String, root: String?, as name: String, pid: Int32) -> QEMUVersion? {
-    guard let status = try? Files.status(path) else { return nil }
-    if let found = known[status.identity] { return found }
-    var version: QEMUVersion?
-    if let text = try? Self.banner(of: root == nil ? path : name, root: root, pid: pid) {
-      version = QEMUVersion(banner: text)
-    }
-    known[status.identity] = .some(version)
-    return version
+    do throws(Failure) {
+      guard let status = try unlessGone({ () throws(Failure) in try Files.status(path) }) else { return nil }
+      if let found = known[status.identity] { return found }
+      known[status.identity] = .some(nil)
+      known[status.identity] = QEMUVersion(banner: try Self.banner(of: root == nil ? path : name, root: root, pid: pid))
+      return known[status.identity] ?? nil
+    } catch { return nil }  // What it cannot say of itself is shown as unknown; the VM is listed all the same.
   }
 
   /// What `binary --version` prints. Anybody can call a program qemu-system-…: it runs as the user whose

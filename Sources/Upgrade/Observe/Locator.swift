@@ -39,9 +39,10 @@ public enum Locator {
     return found.sorted()
   }
 
+  /// By the file's name, with what a distribution puts around it: `.qemu-system-x86_64-wrapped`.
   static func isQEMU(_ path: String) -> Bool {
     let base = Paths.base(path)
-    return base.hasPrefix("qemu-system-") || base == "qemu-kvm" || base == "kvm"
+    return base.contains("qemu-system-") || base == "qemu-kvm" || base == "kvm"
   }
 
   /// A process that has ended is none. Of one that may not be looked at, its name tells whether that matters.

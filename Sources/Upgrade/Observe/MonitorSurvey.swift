@@ -13,15 +13,17 @@ struct MonitorSurvey {
 
   /// Connects to the first monitor that is free. Not to one that has a client or that another waits for: a
   /// monitor serves one at a time.
-  mutating func ask(_ pid: Int32, at paths: [String], own: Set<UInt64>, sockets: [UnixSocketEntry]) {
+  mutating func ask(_ pid: Int32, at paths: [String], own: Set<UInt64>, sockets: [UnixSocketEntry]) throws(Failure) {
     for path in paths {
       // Its file, and no other program's that took the name.
-      guard let file = try? Files.status(path),
+      guard let file = try unlessGone({ () throws(Failure) in try Files.status(path) }),
         let listener = sockets.first(where: { $0.state == .listening && own.contains($0.inode) && $0.isBound(to: file) }),
         listener.receiveQueue == 0,
-        !sockets.contains(where: { $0.state == .established && own.contains($0.inode) && $0.path == listener.path }),
-        let socket = try? UnixSocket.connect(path, timeoutMilliseconds: 5)
+        !sockets.contains(where: { $0.state == .established && own.contains($0.inode) && $0.path == listener.path })
       else { continue }
+      let socket: OwnedFD
+      // Full, or closed meanwhile: the binary's own word is asked for instead.
+      do throws(Failure) { socket = try UnixSocket.connect(path, timeoutMilliseconds: 5) } catch { continue }
       connections.append((pid, QMPConnection(socket, subject: path, reactor: reactor)))
       return
     }

@@ -97,7 +97,7 @@ public enum Observer {
       standardInputIsNull: descriptors.first { $0.number == 0 }.map { $0.target == "/dev/null" } ?? true,
       profile: profile, profileFailure: profileFailure, usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
       room: MemoryRoom(host: try HostMemory.available(), cgroup: headroom?.bytes, cgroupPath: headroom?.cgroup),
-      clients: clients(descriptors, sockets: sockets, names: names, network: network, absolute: absolute),
+      clients: try clients(descriptors, sockets: sockets, names: names, network: network, absolute: absolute),
       supervision: try Supervision.of(pid, pidfile: description.pidfile.map { absolute($0) }), oomScoreAdjustment: try OOMScore.read(pid: pid),
       foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
     observation.network = network
@@ -178,12 +178,12 @@ public enum Observer {
     for path in paths {
       // A monitor that has a client accepts no other: asking the kernel is quicker than waiting for a greeting.
       let own = Set(descriptors.compactMap(\.socketInode))
-      var clients = established(at: path, sockets: sockets, own: own)
+      var clients = try established(at: path, sockets: sockets, own: own)
       // One that only asks something is gone in a moment.
       let deadline = Instant.now().adding(seconds: clientSeconds)
       while !clients.isEmpty, Instant.now() < deadline {
         usleep(10_000)
-        clients = established(at: path, sockets: try UnixSocketTable.read(networkOf: pid), own: own)
+        clients = try established(at: path, sockets: try UnixSocketTable.read(networkOf: pid), own: own)
       }
       if let entry = clients.first {
         let holder = try entry.peerInode.flatMap { (inode: UInt64) throws(Failure) in try SocketHolders.find([inode])[inode]?.description }
@@ -208,8 +208,8 @@ public enum Observer {
   /// Connections that QEMU accepted at a listening socket: they carry the path it was bound to.
   private static func established(
     at path: String, sockets: [UnixSocketEntry], own: Set<UInt64>
-  ) -> [UnixSocketEntry] {
-    guard let file = try? Files.status(path) else { return [] }
+  ) throws(Failure) -> [UnixSocketEntry] {
+    guard let file = try unlessGone({ () throws(Failure) in try Files.status(path) }) else { return [] }
     let bound = sockets.filter { $0.state == .listening && own.contains($0.inode) && $0.isBound(to: file) }.compactMap(\.path)
     return sockets.filter { entry in
       entry.state == .established && own.contains(entry.inode) && entry.path.map(bound.contains) ?? false
@@ -219,11 +219,11 @@ public enum Observer {
   private static func clients(
     _ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName], network: ObservedNetwork,
     absolute: (String) -> String
-  ) -> [String: Int] {
+  ) throws(Failure) -> [String: Int] {
     let own = Set(descriptors.compactMap(\.socketInode))
     var clients: [String: Int] = [:]
     for name in names where name.kind == .socket {
-      let count = established(at: name.path, sockets: sockets, own: own).count
+      let count = try established(at: name.path, sockets: sockets, own: own).count
       if count > 0 { clients[name.path] = count }
     }
     for listener in network.listeners {

@@ -5,7 +5,7 @@ import Upgrade
 struct HistoryCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "history", abstract: "Show the upgrades that are over, failed ones included.",
-    discussion: "The last \(History.most) of each VM are remembered. Secrets of the VM's command line are not.")
+    discussion: "The last \(History.mostOfOne) of each VM are remembered, \(History.most) in all. Secrets of the VM's command line are not.")
 
   @Argument(help: "A guest's name, or the id of an upgrade; all without it.")
   var subject: String?
@@ -23,7 +23,11 @@ struct HistoryCommand: ParsableCommand {
       let history = History(session.state)
       if let bundle, let subject {
         try history.writeBundle(subject, state: session.state, to: bundle)
-        if !output.isJSON { Output.data("\(bundle) has everything that is known of upgrade \(subject)") }
+        if output.isJSON {
+          try Output.json(["id": subject, "bundle": bundle])
+        } else {
+          Output.data("\(bundle) has everything that is known of upgrade \(subject)")
+        }
         return .done
       }
       let entries = try history.entries().filter { subject == nil || $0.vm == subject || $0.id == subject }

@@ -32,7 +32,7 @@ struct Recover: ParsableCommand {
       if output.isJSON {
         try Output.json(documents)
       } else if records.isEmpty, unreadable.isEmpty {
-        Output.data("no upgrade was interrupted")
+        Output.data(vm.map { "no upgrade of \($0) was interrupted" } ?? "no upgrade was interrupted")
       }
       return status
     }
