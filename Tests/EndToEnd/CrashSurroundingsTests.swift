@@ -80,25 +80,6 @@ extension FailureTests {
 
     // Space.
 
-    @Test func `no room for the rest of the journal`() throws {
-      let patient = try Patient(VMConfiguration("fail-tight") { $0.memory = .file() })
-      for options in ["size=8k", "size=12k", "size=16k"] {
-        let script = """
-          mkdir -p /run/moult; mount -t tmpfs -o \(options) moult-lab-state /run/moult
-          "$@"; code=$?
-          find /run/moult -mindepth 1 -printf 'left behind: %p\\n' >&2
-          exit $code
-          """
-        let outcome = try run(["unshare", "--mount", "--propagation", "slave", "sh", "-c", script, "sh", Lab.paths.moult] + patient.upgrade())
-        #expect(!outcome.stderr.contains("left behind"), "\(options): \(outcome.stderr)")
-        if outcome.code == 0 { try patient.expectMoved() } else {
-          patient.check(outcome, exits: 1, saying: ["/run/moult"])
-          try patient.expectUntouched()
-        }
-        patient.expectHealthy()
-      }
-    }
-
     @Test func `no room for the files that are kept`() throws {
       let patient = try Patient(VMConfiguration("fail-keep") { $0.memory = .file() })
       let script = """

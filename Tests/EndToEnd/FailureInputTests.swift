@@ -190,7 +190,7 @@ extension FailureTests {
       unlink(directory + "/full")
 
       // moult's own directory: not writable, or with no room at different moments.
-      for options in ["ro", "nr_inodes=1", "nr_inodes=2", "nr_inodes=3", "nr_inodes=4", "nr_inodes=5,size=4k"] {
+      for options in ["ro", "nr_inodes=1", "nr_inodes=2", "nr_inodes=3", "nr_inodes=4", "nr_inodes=5,size=4k", "size=8k", "size=12k", "size=16k"] {
         let script = """
           mkdir -p /run/moult; mount -t tmpfs -o \(options) moult-lab-state /run/moult
           "$@"; code=$?

@@ -23,11 +23,8 @@ struct Plan: ParsableCommand {
   func run() throws {
     try reporting(output) {
       let session = try Session.announcing()
-      let observed = try session.observe(vm)
-      let request = try session.request(
-        for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
-        probation: target.probation)
-      var plan = try session.assess(observed, request)
+      let (observed, assessed) = try target.assess(vm, in: session)
+      var plan = assessed
       let trial = noTrial ? Trial.skipped(why: "--no-trial") : try session.trial(observed, plan)
       plan.judge(trial)
       if !output.isJSON, !plan.blockers.isEmpty { printBlockers(plan.vm, plan.blockers) }

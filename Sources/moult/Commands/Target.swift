@@ -1,4 +1,5 @@
 import ArgumentParser
+import Kernel
 import Upgrade
 
 /// Which QEMU to change to, and how; shared by `plan` and `upgrade`.
@@ -23,6 +24,16 @@ struct TargetOptions: ParsableArguments {
     if let probation, !(probation > 0 && probation <= 86_400) {
       throw ValidationError("--probation takes seconds, more than 0 and at most 86400")
     }
+  }
+}
+
+extension TargetOptions {
+  /// The VM, and the plan by which `plan` and `upgrade` both refuse it or not.
+  func assess(_ vm: String, in session: Session) throws(Failure) -> (Session.Observed, UpgradePlan) {
+    let observed = try session.observe(vm)
+    let request = try session.request(
+      for: observed.observation, binary: binary, root: root, memory: memory, hold: hold, probation: probation)
+    return (observed, try session.assess(observed, request))
   }
 }
 

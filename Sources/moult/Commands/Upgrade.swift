@@ -22,11 +22,7 @@ struct Upgrade: ParsableCommand {
   func run() throws {
     try reporting(output) {
       let session = try Session.announcing()
-      let observed = try session.observe(vm)
-      let request = try session.request(
-        for: observed.observation, binary: target.binary, root: target.root, memory: target.memory, hold: target.hold,
-        probation: target.probation)
-      let plan = try session.assess(observed, request)
+      let (observed, plan) = try target.assess(vm, in: session)
       return try carryOut(session, observed, plan, output)
     }
   }
