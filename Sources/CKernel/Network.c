@@ -74,6 +74,18 @@ int moult_reserve_port(uint16_t *port) {
   return reserved;
 }
 
+int moult_listen_loopback(uint16_t *port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t size = sizeof address;
+  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener < 0) return -1;
+  if (bind(listener, (struct sockaddr *)&address, size) != 0 || listen(listener, 8) != 0 ||
+      getsockname(listener, (struct sockaddr *)&address, &size) != 0)
+    return closing(listener);
+  *port = ntohs(address.sin_port);
+  return listener;
+}
+
 int moult_drop_incoming(int socket) {
   struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
   struct sock_fprog program = {1, &drop};
@@ -95,18 +107,34 @@ int moult_connect_loopback(uint16_t port, int is_ipv6, uint16_t *local) {
   return client;
 }
 
-int moult_connect_abstract(const char *name) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
+/// The length of the address without trailing zeros; 0 if the name is too long.
+static socklen_t abstract_address(const char *name, struct sockaddr_un *address) {
   size_t length = strlen(name);
-  if (length >= sizeof address.sun_path) {
+  *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+  if (length >= sizeof address->sun_path) {
     errno = ENAMETOOLONG;
-    return -1;
+    return 0;
   }
-  memcpy(address.sun_path + 1, name, length);
-  int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  memcpy(address->sun_path + 1, name, length);
+  return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length);
+}
+
+int moult_listen_abstract(const char *name) {
+  struct sockaddr_un address;
+  socklen_t size = abstract_address(name, &address);
+  int listener = size == 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (listener < 0) return -1;
+  if (bind(listener, (struct sockaddr *)&address, size) != 0 || listen(listener, 8) != 0) return closing(listener);
+  return listener;
+}
+
+int moult_connect_abstract(const char *name) {
+  struct sockaddr_un address;
+  socklen_t size = abstract_address(name, &address);
+  int client = size == 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (client < 0) return -1;
   // QEMU binds without trailing zeros unless it is told `tight=off`.
-  if (connect(client, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + length)) == 0 ||
+  if (connect(client, (struct sockaddr *)&address, size) == 0 ||
       connect(client, (struct sockaddr *)&address, sizeof address) == 0)
     return client;
   return closing(client);

@@ -36,7 +36,24 @@ public struct LoopbackConnection: ~Copyable, Sendable {
   }
 }
 
+/// A listening socket at a free port of the loopback interface of the calling thread's network namespace.
+public struct LoopbackListener: ~Copyable, Sendable {
+  public let socket: OwnedFD
+  public let port: UInt16
+
+  public init() throws(Failure) {
+    var port: UInt16 = 0
+    socket = OwnedFD(try valueOrErrno("listen at a port", "") { moult_listen_loopback(&port) })
+    self.port = port
+  }
+}
+
 extension UnixSocket {
+  /// Listens at an abstract name in the calling thread's network namespace.
+  public static func listen(abstract name: String) throws(Failure) -> OwnedFD {
+    OwnedFD(try valueOrErrno("listen at", "@" + name) { moult_listen_abstract(name) })
+  }
+
   /// Connects to a socket with an abstract name in the calling thread's network namespace.
   public static func connect(abstract name: String) throws(Failure) -> OwnedFD {
     OwnedFD(try valueOrErrno("connect to", "@" + name) { moult_connect_abstract(name) })

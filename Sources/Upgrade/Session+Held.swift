@@ -70,7 +70,7 @@ extension Session {
     let observed = try observe(String(new.process.pid))
     var request = UpgradeRequest(binary: record.oldBinary, root: record.oldRoot, kept: record.kept,
       keptDirectories: try record.kept?.changedDirectories() ?? [])
-    request.takesBack = true
+    (request.takesBack, request.version) = (true, record.oldVersion)
     return (observed, try plan(observed, request))
   }
 

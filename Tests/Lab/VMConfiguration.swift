@@ -77,6 +77,8 @@ public struct VMConfiguration: Sendable {
   public var serialLog = false
   /// Debian's guest agent runs in the guest, and is spoken to at `agentSocket`.
   public var hasAgent = false
+  /// How the agent's character device is made, if it does not listen at `agentSocket`.
+  public var agentOption: String?
   public var extraArguments: [String] = []
   /// Put before the command: `["taskset", "-c", "0"]`.
   public var launcher: [String] = []
@@ -177,7 +179,7 @@ public struct VMConfiguration: Sendable {
     argv += ["-chardev", "socket,id=serial0,path=\(serialSocket),server=on,wait=off\(logging)"]
     argv += ["-serial", "chardev:serial0"]
     if hasAgent {
-      argv += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent0,path=\(agentSocket),server=on,wait=off"]
+      argv += ["-device", "virtio-serial-pci", "-chardev", "socket,id=agent0," + (agentOption ?? "path=\(agentSocket),server=on,wait=off")]
       argv += ["-device", "virtserialport,chardev=agent0,name=org.qemu.guest_agent.0"]
     }
     argv += ["-qmp", "unix:\(qmpSocket),server=on,wait=off", "-pidfile", pidfile]

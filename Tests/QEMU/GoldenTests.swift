@@ -191,7 +191,7 @@ import Testing
     proxmox/aarch64_simple-arm-host.conf.cmd
       file share /usr/share/qemu-server/bootsplash.jpg reopen
       unix-socket listen /var/run/qemu-server/8006.qmp swap
-      unix-socket connect /var/run/qmeventd.sock refuse
+      unix-socket connect /var/run/qmeventd.sock reopen
       unix-socket listen /var/run/qemu-server/8006.vnc swap
       pidfile own /var/run/qemu-server/8006.pid swap
       file share /usr/share/pve-edk2-firmware//AAVMF_CODE.fd reopen
@@ -203,7 +203,7 @@ import Testing
     proxmox/simple-backingchain.conf.cmd
       file share /usr/share/qemu-server/bootsplash.jpg reopen
       unix-socket listen /var/run/qemu-server/8006.qmp swap
-      unix-socket connect /var/run/qmeventd.sock refuse
+      unix-socket connect /var/run/qmeventd.sock reopen
       unix-socket listen /var/run/qemu-server/8006.vnc swap
       pidfile own /var/run/qemu-server/8006.pid swap
       disk share /var/lib/vzsnapext/images/8006/snap1-vm-8006-disk-0.qcow2 reopen
@@ -344,7 +344,7 @@ import Testing
       unix-socket listen /tmp/lib/domain--1-QEMUGuest1/monitor.sock swap
       unix-socket connect /tmp/channel/asdf refuse
       tcp-socket connect localhost:1234 refuse
-      unix-socket connect /tmp/channel/fdsa refuse
+      unix-socket connect /tmp/channel/fdsa duplicate
       tcp-socket connect localhost:3456 refuse
       tcp-socket connect localhost:2345 refuse
     libvirt-legacy/disk-network-sheepdog.args

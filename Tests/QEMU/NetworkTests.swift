@@ -96,4 +96,78 @@ import Testing
     }
     #expect(substitution.applied(to: line).argv.joined(separator: " ") == "-S " + after)
   }
+
+  /// What QEMU connects to: peer, raw or not, what becomes of the words when another address stands in.
+  static let outgoing: [(words: String, found: [String], substituted: String?)] = [
+    ("-chardev socket,id=a,path=/p", ["/p a raw 0"], "-chardev socket,id=a,path=s0,abstract=on"),
+    ("-chardev socket,id=a,path=p,abstract=on,tight=off", ["@p a raw 0"], "-chardev socket,id=a,path=s0,abstract=on"),
+    ("-chardev socket,id=a,host=h,port=44,ipv6=on", ["h:44 a raw 0"], "-chardev socket,id=a,host=127.0.0.1,port=7000"),
+    ("-serial tcp:[::1]:44", ["[::1]:44 serial0 raw 0"], "-serial tcp:127.0.0.1:7000"),
+    ("-serial mon:unix:/p", ["/p serial0 raw 0"], "-serial mon:unix:s0,abstract=on"),
+    ("-qmp tcp:h:44", ["h:44 compat_monitor0 0"], nil),
+    ("-chardev socket,id=a,path=/p,reconnect=2 -mon chardev=a,mode=control", ["/p a 2000"], nil),
+    ("-chardev socket,id=a,path=/p,reconnect-ms=1500,server=off", ["/p a raw 1500"], nil),
+    ("-chardev socket,id=a,path=/p,telnet=on -chardev socket,id=b,port=1,tls-creds=t", ["/p a 0", ":1 b 0"], nil),
+    // Not outgoing: it listens, it has a descriptor, it is moult's own.
+    ("-chardev socket,id=a,path=/p,server=on -serial unix:/q,server -chardev socket,id=b,fd=4 -chardev socket,id=moult-control,fd=3", [], nil),
+    ("-gdb tcp::1 -chardev socket,id=a,port=x", [], nil),
+  ]
+
+  @Test(arguments: outgoing) func outgoingConnectionsAreFoundAndReplaced(words: String, found: [String], substituted: String?) {
+    let line = CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init))
+    let connections = line.outgoingConnections
+    #expect(connections.map { "\($0.text) \($0.chardev)\($0.isRaw ? " raw" : "") \($0.reconnectMilliseconds)" } == found)
+    guard let substituted else { return }
+    var substitution = NetworkSubstitution()
+    for (index, connection) in connections.enumerated() {
+      if case .port = connection.peer {
+        substitution.peers[connection.option] = .port(7000 + UInt16(index))
+      } else {
+        substitution.peers[connection.option] = .abstract("s\(index)")
+      }
+    }
+    #expect(substitution.applied(to: line).argv.joined(separator: " ") == "qemu " + substituted)
+  }
+
+  static let bound: [(String, Binding.Handover)] = [
+    ("-chardev socket,id=a,path=/p", .duplicate), ("-chardev socket,id=a,path=/p,reconnect=1", .duplicate),
+    ("-monitor tcp:h:44", .duplicate), ("-chardev socket,id=a,path=p,abstract=on", .duplicate),
+    // Another must be made: that needs reconnect=, and a path.
+    ("-chardev socket,id=a,path=/p,reconnect-ms=5000 -mon chardev=a,mode=control", .reopen),
+    ("-chardev socket,id=a,path=/p -mon chardev=a,mode=control", .refuse), ("-qmp tcp:h:44", .refuse),
+    ("-qmp tcp:h:44,reconnect=1", .refuse), ("-chardev socket,id=a,host=h,port=44,reconnect=1", .refuse),
+    ("-chardev socket,id=a,path=p,abstract=on,reconnect=1", .refuse),
+    // What was negotiated is not known.
+    ("-chardev socket,id=a,path=/p,telnet=on,reconnect=1", .refuse), ("-chardev socket,id=a,host=h,port=https", .refuse),
+    ("-chardev socket,id=a,path=/p,reconnect=1 -device usb-redir,chardev=a", .refuse),
+    ("-chardev socket,id=a,path=/p,reconnect=1,websocket=on -mon chardev=a,mode=control", .refuse),
+  ]
+
+  @Test(arguments: bound) func outgoingConnectionsGoAlongOrAreRefused(words: String, handover: Binding.Handover) {
+    let description = MachineDescription(CommandLine(argv: ["qemu", "-nodefaults"] + words.split(separator: " ").map(String.init)))
+    let binding = description.bindings.first { $0.role == .connect }
+    #expect(binding?.handover == handover)
+    #expect(description.blockers.isEmpty == (handover != .refuse), "\(description.blockers)")
+  }
+
+  /// `reconnect-ms` came with 9.2, and `reconnect` went some time after.
+  static let spellings: [(String, String?, String)] = [
+    ("-chardev socket,id=a,path=/p,reconnect=2", "11.1", "-chardev socket,id=a,path=/p,reconnect-ms=2000"),
+    ("-chardev socket,id=a,path=/p,reconnect-ms=1500", "7.2", "-chardev socket,id=a,path=/p,reconnect=2"),
+    ("-serial unix:/p,reconnect=1", "11.1", "-serial unix:/p,reconnect-ms=1000"),
+    ("-netdev stream,id=n,addr.type=unix,addr.path=/p,reconnect=5", "11.1", "-netdev stream,id=n,addr.type=unix,addr.path=/p,reconnect-ms=5000"),
+    ("-chardev socket,id=a,path=/p,reconnect=2", "9.1", "-chardev socket,id=a,path=/p,reconnect=2"),
+    ("-chardev socket,id=a,path=/p,reconnect=2", nil, "-chardev socket,id=a,path=/p,reconnect=2"),
+    ("-chardev socket,id=a,path=/p,reconnect=0", "11.1", "-chardev socket,id=a,path=/p"),
+  ]
+
+  @Test(arguments: spellings) func reconnectIsSaidAsTheNewVersionKnowsIt(words: String, version: String?, expected: String) {
+    var twin = TwinArguments()
+    twin.version = version.map { text in
+      let parts = text.split(separator: ".").map { Int($0)! }
+      return QEMUVersion(major: parts[0], minor: parts[1])
+    }
+    let line = CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init))
+    #expect(twin.applied(to: line).argv.joined(separator: " ") == "qemu \(expected) -incoming defer -S")
+  }
 }

@@ -144,7 +144,7 @@ extension ModelHost: Host {
     }
   }
 
-  func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure) {
+  func settle(_ stages: [Stage], covered: [String], _ workingDirectory: HiddenDirectory?) throws(Failure) {
     try call("settle") { () throws(Failure) in
       try mustLive(.new)
       isSettled = true

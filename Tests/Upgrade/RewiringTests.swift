@@ -60,10 +60,11 @@ import Testing
       let status = try! Files.status("/dev/null")
       descriptors.append(OpenDescriptor(number: number, target: "socket:[\(inode)]", flags: 0, position: 0, status: status))
     }
-    func network(_ words: String, started: String? = nil, internet: [InternetSocketEntry] = [], unix: [UnixSocketEntry] = []) -> ObservedNetwork {
+    func network(_ words: String, started: String? = nil, internet: [InternetSocketEntry] = [], unix: [UnixSocketEntry] = []) throws -> ObservedNetwork {
       func line(_ words: String) -> CommandLine { CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)) }
-      return ObservedNetwork(
-        line(words), started: line(started ?? words), descriptors: descriptors, internet: internet, unix: unix, interfaces: interfaces)
+      return try ObservedNetwork(
+        line(words), started: line(started ?? words), descriptors: descriptors, internet: internet, unix: unix, interfaces: interfaces
+      ) { path in (path, try! Files.status("/dev/null")) }
     }
   }
 
@@ -72,7 +73,7 @@ import Testing
       transport: .tcp, local: .init(host: local, port: port), remote: .init(host: "", port: remote), isListening: remote == 0, inode: inode)
   }
 
-  @Test func listenersAreFoundByTheirPort() {
+  @Test func listenersAreFoundByTheirPort() throws {
     var process = Process()
     for inode in UInt64(1)...4 { process.add(socket: inode, as: 20 + Int32(inode)) }
     let internet = [
@@ -81,7 +82,7 @@ import Testing
       Self.tcp("127.0.0.1", 5901, inode: 77), Self.tcp("10.0.0.1", 5901, inode: 0, to: 998),
       Self.tcp("127.0.0.1", 4445, inode: 4),
     ]
-    let network = process.network("-vnc :1 -serial tcp:127.0.0.1:4444,server=on,to=4450", internet: internet)
+    let network = try process.network("-vnc :1 -serial tcp:127.0.0.1:4444,server=on,to=4450", internet: internet)
     #expect(network.unresolved.isEmpty)
     #expect(network.listeners.map { $0.sockets.map(\.descriptor) } == [[21, 22], [24]])
     #expect(network.listeners.map { $0.connections.map(\.descriptor) } == [[23], []])
@@ -89,8 +90,8 @@ import Testing
     #expect(network.inodes == [1, 2, 3, 4])
   }
 
-  @Test func aPortAtWhichNothingListensIsUnresolved() {
-    let network = Process().network("-vnc :1", internet: [Self.tcp("0.0.0.0", 5901, inode: 1)])
+  @Test func aPortAtWhichNothingListensIsUnresolved() throws {
+    let network = try Process().network("-vnc :1", internet: [Self.tcp("0.0.0.0", 5901, inode: 1)])
     #expect(network.unresolved.map(\.why) == ["QEMU does not listen at port 5901"])
   }
 
@@ -107,11 +108,76 @@ import Testing
     ("-netdev tap,id=a,ifname=t0", nil, [:], []),
   ]
 
-  @Test(arguments: taps) func tapsAreFound(words: String, started: String?, open: [Int32: String], found: [[Int32]]) {
+  @Test(arguments: taps) func tapsAreFound(words: String, started: String?, open: [Int32: String], found: [[Int32]]) throws {
     var process = Process()
     process.interfaces = open.mapValues { ($0, [.tap]) }
-    let network = process.network(words, started: started)
+    let network = try process.network(words, started: started)
     #expect(network.taps.map(\.descriptors) == found)
     #expect(network.unresolved.isEmpty == !found.isEmpty)
+  }
+
+  // MARK: What QEMU connects to
+
+  static func unix(_ inode: UInt64, _ path: String? = nil, to peer: UInt64) -> UnixSocketEntry {
+    UnixSocketEntry(inode: inode, type: 1, state: .established, path: path, peerInode: peer)
+  }
+
+  @Test func connectionsAreFoundByTheirPeer() throws {
+    var process = Process()
+    for inode in UInt64(1)...5 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let unix = [
+      Self.unix(1, to: 11), Self.unix(11, "/run/a", to: 1), Self.unix(2, to: 12), Self.unix(12, "@b", to: 2),
+      // One that QEMU has accepted, another process's, and one whose other end is gone.
+      Self.unix(3, "/run/a", to: 13), Self.unix(13, to: 3), Self.unix(14, to: 15), Self.unix(15, "/run/a", to: 14),
+    ]
+    let internet = [Self.tcp("10.0.0.1", 4000, inode: 4, to: 44), Self.tcp("10.0.0.1", 44, inode: 5, to: 4001)]
+    let words = "-chardev socket,id=a,path=/run/a -chardev socket,id=b,path=b,abstract=on -serial tcp:h:44 -monitor unix:/run/c,reconnect=1 -vnc :1"
+    let network = try process.network(words, internet: internet + [Self.tcp("0.0.0.0", 5901, inode: 9)], unix: unix)
+    #expect(network.outgoing.map { $0.socket?.descriptor } == [21, 22, 24, nil])
+    #expect(network.outgoing.map(\.path) == ["/run/a", nil, nil, "/run/c"])
+    #expect(network.inodes.isSuperset(of: [1, 2, 4]) && network.inodes.isDisjoint(with: [3, 5]))
+  }
+
+  @Test(arguments: [("", 1), (",reconnect=1", 1), (" -mon chardev=a,mode=control", 1), (" -mon chardev=a,mode=control -mon chardev=b,mode=control", 0)])
+  func whichOfTwoToOnePeerCannotBeTold(end: String, unresolved: Int) throws {
+    var process = Process()
+    for inode in UInt64(1)...2 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let unix = [Self.unix(1, to: 11), Self.unix(11, "/p", to: 1), Self.unix(2, to: 12), Self.unix(12, "/p", to: 2)]
+    let network = try process.network("-chardev socket,id=a,path=/p -chardev socket,id=b,path=/p\(end)", unix: unix)
+    #expect(network.unresolved.count == unresolved)
+  }
+
+  /// A VM with a connection that is carried over, one that begins anew, and one that is not made again.
+  static func connected(root: String? = nil) -> UpgradePlan {
+    let words = [
+      "-chardev", "socket,id=a,path=/run/vm1/a.sock,reconnect=1", "-chardev", "socket,id=ev,path=/var/run/ev.sock,reconnect=5",
+      "-mon", "chardev=ev,mode=control", "-chardev", "socket,id=b,path=/run/b.sock",
+    ]
+    var observation = Fixture.observation(Fixture.arguments + words)
+    observation.live.chardevs += ["a", "ev", "b"]
+    observation.directories[0].entries.insert("a.sock")
+    let paths = ["a": "/run/vm1/a.sock", "ev": "/run/ev.sock", "b": "/run/b.sock"]
+    for (index, peer) in observation.commandLine.outgoingConnections.enumerated() {
+      let number = CInt(40 + index)
+      observation.network.outgoing.append(.init(peer: peer, socket: .init(descriptor: number, inode: UInt64(number)), path: paths[peer.chardev]))
+    }
+    return Fixture.plan(observation, Fixture.request(root: root))
+  }
+
+  @Test func peersThatAreConnectedToAgainAreCoveredForAWhile() {
+    let plan = Self.connected()
+    #expect(plan.blockers == [])
+    #expect(plan.rewiring.peers.map { [$0.source, $0.given] } == [[40, 7], [42, 8]])
+    #expect(plan.warnings.contains("QEMU's connection to /var/run/ev.sock (chardev ev) ends with the old QEMU; the new one makes another within 5.0 s"))
+    #expect(plan.stages.first { $0.directory == "/run/vm1" }?.carried == ["a.sock"])
+    let operations = LaunchPlan.sandbox(plan) { $0 == 0 ? "/run/moult/k/peer0" : nil }.operations
+    #expect(operations.suffix(2) == [.bind(source: "/run/moult/k/peer0", target: "/run/vm1/a.sock"), .hide(path: "/run/ev.sock")])
+    // The third is told another address: nobody connects there again.
+    #expect(LaunchPlan.covers(plan).map(\.path) == ["/run/vm1/a.sock", "/run/ev.sock"])
+    // In a tree, what is connected to again must be there when it is another socket by then.
+    let tree = LaunchPlan.sandbox(Self.connected(root: "/tree")).operations
+    #expect(tree.contains(.bind(source: "/run", target: "/run", recursive: true, readOnly: true)))
+    #expect(tree.contains(.symbolicLink(path: "/var/run", target: "/run")))
+    #expect(!tree.contains(.bind(source: "/run/vm1", target: "/run/vm1")))
   }
 }

@@ -17,8 +17,12 @@ int moult_frame_socket(const char *interface);
 int moult_reserve_port(uint16_t *port);
 /// Makes a listening socket take no connection any more: what arrives is dropped (SO_ATTACH_FILTER).
 int moult_drop_incoming(int socket);
+/// Listens at a free port of the loopback interface (IPv4) of the calling thread's network namespace.
+int moult_listen_loopback(uint16_t *port);
 /// Connects to a port of the loopback interface of the calling thread's network namespace, IPv4 or else IPv6;
 /// *local is the port it is connected from.
 int moult_connect_loopback(uint16_t port, int is_ipv6, uint16_t *local);
+/// Listens at an abstract unix socket of the calling thread's network namespace.
+int moult_listen_abstract(const char *name);
 /// Connects to an abstract unix socket of the calling thread's network namespace.
 int moult_connect_abstract(const char *name);

@@ -32,6 +32,8 @@ public struct TwinArguments: Sendable, Hashable {
   public var switchesUser: Bool
   /// CPU features to switch off: the twin's version would give the guest more than it has seen so far.
   public var maskedFeatures: [String] = []
+  /// Of the twin; nil if it is not known, and nothing is said in other words for its sake then.
+  public var version: QEMUVersion?
 
   public init(
     machine: String? = nil, control: CInt? = nil, memory: [String: MemoryPlacement] = [:],
@@ -116,7 +118,11 @@ public struct TwinArguments: Sendable, Hashable {
       parameters.dashes = option.dashes
       return [parameters]
     case "chardev":
-      return [changed(option, Self.secondOpener) ?? option]
+      return [changed(option) { value in
+        Self.secondOpener(&value)
+        respellReconnect(&value)
+      } ?? option]
+    case "netdev": return [changed(option, respellReconnect) ?? option]
     case "cpu":
       var option = option
       for feature in maskedFeatures where option.value?.hasSuffix(",\(feature)=off") == false && option.value?.contains(",\(feature)=off,") == false {
@@ -124,9 +130,25 @@ public struct TwinArguments: Sendable, Hashable {
       }
       return [option]
     default:
-      guard let label, let value = option.value else { return [option] }
+      guard let label, var value = option.value else { return [option] }
+      if var legacy = LegacySocket(value) {
+        respellReconnect(&legacy.parameters)
+        value = legacy.text
+      }
+      var option = option
+      option.value = value
       return Self.rewrittenLegacyChardev(option, value: value, label: label)
     }
+  }
+
+  /// `reconnect` (seconds) became `reconnect-ms` in 9.2, and 11.1 does not know it any more.
+  private func respellReconnect(_ value: inout OptionValue) {
+    let milliseconds = value.reconnectMilliseconds
+    guard let version else { return }
+    let isOld = version < QEMUVersion(major: 9, minor: 2)
+    value.remove(isOld ? "reconnect-ms" : "reconnect")
+    if milliseconds <= 0 { return }
+    value.set(isOld ? "reconnect" : "reconnect-ms", to: .number(UInt64(isOld ? (milliseconds + 999) / 1000 : milliseconds)))
   }
 
   /// The option with its value changed; nil if that left it as it was.

@@ -155,16 +155,43 @@ extension Describer {
           .unixSocket, .listen, path, chardev.option, .swap,
           "the new QEMU listens behind the public name, then both are exchanged", purpose: purpose)
       } else {
-        refuse(
-          .unixSocket, path, "a connection to another program's socket cannot be handed over yet",
-          "let QEMU listen (server=on,wait=off), or disconnect it first")
+        bindConnection(chardev, .unixSocket, path, purpose)
       }
     } else if role == .listen {
       bind(.tcpSocket, .listen, chardev.networkAddress, chardev.option, .duplicate, Self.sameSocket, purpose: purpose)
     } else {
-      refuse(
-        .tcpSocket, chardev.networkAddress, "a connection to another program cannot be handed over yet",
-        "let QEMU listen (server=on,wait=off), or disconnect it first")
+      bindConnection(chardev, .tcpSocket, chardev.networkAddress, purpose)
     }
   }
+
+  /// A connection to another program.
+  private mutating func bindConnection(_ chardev: Chardev, _ kind: Binding.Kind, _ address: String, _ purpose: String) {
+    let connection = commandLine.outgoingConnections.first { $0.chardev == chardev.id }
+    func refuse(_ why: String, _ wayOut: String) {
+      self.refuse(kind, .connect, address, chardev.option, why, wayOut, purpose: purpose)
+    }
+    guard let connection, connection.isRaw || chardev.consumers == ["qmp"] && chardev.parameters.isPlainSocket else {
+      refuse("a connection to another program, of whose protocol moult does not know how it is begun again", "let QEMU listen (server=on,wait=off), or disconnect it first")
+      return
+    }
+    if connection.reconnects {
+      guard case .path = connection.peer else {
+        refuse(
+          "with reconnect= the new QEMU would connect to this address when it starts, beside the running one",
+          connection.isRaw
+            ? "start the VM without reconnect=, or with a unix socket that has a path"
+            : "start the VM with a unix socket that has a path, or let QEMU listen (server=on,wait=off)")
+        return
+      }
+      bind(
+        kind, .connect, address, chardev.option, connection.isRaw ? .duplicate : .reopen,
+        connection.isRaw ? Self.sameConnection : "it ends with the old QEMU, and the new one makes another, as reconnect= says", purpose: purpose)
+    } else if connection.isRaw {
+      bind(kind, .connect, address, chardev.option, .duplicate, Self.sameConnection, purpose: purpose)
+    } else {
+      refuse("QMP begins with a greeting, so the connection would have to be made anew, and without reconnect= nobody does", "start the VM with reconnect=5, or let QEMU listen (server=on,wait=off)")
+    }
+  }
+
+  private static let sameConnection = "the new QEMU gets the running one's connection: the other program does not notice"
 }

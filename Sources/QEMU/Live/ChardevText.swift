@@ -37,6 +37,8 @@ struct ChardevText {
     guard let path = chardev.parameters["path"] else { return Self.network.contains(kind) && isServer == chardev.parameters.isOn("server") }
     if kind != "unix" || isServer != chardev.parameters.isOn("server") { return false }
     if chardev.parameters.isOn("abstract") { return true }
+    // A connection was made to a stand-in, if it is one that the last upgrade carried over.
+    if !isServer, rest.isEmpty || rest.hasPrefix(",") || rest.hasPrefix("moult-") || rest.contains("/moult/") { return true }
     return [path, absolute(path)].contains { rest == $0 || rest.hasPrefix($0 + ",") }
   }
 }

@@ -45,10 +45,9 @@ extension CommandLine {
         guard parameters["backend"] == "socket", parameters.isOn("server"), let id = parameters["id"],
           !id.hasPrefix(TwinArguments.controlID), let name = NetworkEndpoint.Name(socket: parameters)
         else { return [] }
-        let isPlain = !["telnet", "tn3270", "websocket"].contains(where: parameters.isOn) && parameters["tls-creds"] == nil
         return [
           NetworkEndpoint(
-            option: index, name: name, chardev: id, purpose: "chardev \(id)", isRaw: isPlain && !negotiated.contains(id))
+            option: index, name: name, chardev: id, purpose: "chardev \(id)", isRaw: parameters.isPlainSocket && !negotiated.contains(id))
         ]
       case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb":
         guard let legacy = LegacySocket(option.value ?? ""), legacy.parameters.isOn("server") || option.name == "gdb",
@@ -70,7 +69,7 @@ extension CommandLine {
   }
 
   /// Character devices whose users do more than to pass on what arrives: QMP, gdb, USB redirection and the like.
-  private var negotiatedChardevs: Set<String> {
+  var negotiatedChardevs: Set<String> {
     Set(options.flatMap { option -> [String?] in
       switch option.name {
       case "mon": option.parameters["mode"] == "control" ? [option.parameters["chardev"]] : []
@@ -151,9 +150,18 @@ struct LegacySocket {
     return .port(port, last: max(port, parameters["to"].flatMap { UInt16($0) } ?? port))
   }
 
-  mutating func setPort(_ port: UInt16) {
+  /// Where it connects to, if it does not listen.
+  var peer: OutgoingConnection.Peer? {
+    if isUnix { return OutgoingConnection.Peer(parameters) }
+    guard let host, let port = UInt16(host.port), port != 0 else { return nil }
+    let isBracketed = host.name.hasPrefix("[") && host.name.hasSuffix("]")
+    return .port(port, host: String(isBracketed ? host.name.dropFirst().dropLast() : host.name))
+  }
+
+  /// - Parameter name: of the host; nil leaves it.
+  mutating func setPort(_ port: UInt16, host name: String? = nil) {
     guard let host else { return }
-    parameters.set("host", to: "\(host.name):\(port)")
+    parameters.set("host", to: "\(name ?? String(host.name)):\(port)")
     parameters.remove("to")
   }
 

@@ -8,6 +8,10 @@ public struct NetworkSubstitution: Sendable, Hashable {
   }
   public var ports: [Place: UInt16] = [:]
   public var abstractNames: [Place: String] = [:]
+  /// What connections go to instead, by the option's place: a port of the loopback interface, or an abstract name. For
+  /// those that are not made again.
+  public enum Peer: Sendable, Hashable { case port(UInt16), abstract(String) }
+  public var peers: [Int: Peer] = [:]
   /// Numbers of the queues of each tap, by the option's place, under which the twin inherits them.
   public var taps: [Int: [Int32]] = [:]
 
@@ -24,6 +28,7 @@ public struct NetworkSubstitution: Sendable, Hashable {
         result.options[endpoint.option] = Self.listening(result.options[endpoint.option], name: name)
       }
     }
+    for (option, peer) in peers { result.options[option] = Self.connecting(result.options[option], to: peer) }
     for tap in commandLine.taps {
       guard let queues = taps[tap.option] else { continue }
       var parameters = result.options[tap.option].parameters
@@ -76,6 +81,30 @@ public struct NetworkSubstitution: Sendable, Hashable {
     }
     return option
   }
+
+  private static func connecting(_ option: CommandOption, to peer: Peer) -> CommandOption {
+    var option = option
+    var legacy = option.name == "chardev" ? nil : LegacySocket(option.value ?? "")
+    var parameters = legacy?.parameters ?? option.parameters
+    switch peer {
+    case .abstract(let name):
+      parameters.set("path", to: name)
+      parameters.set("abstract", to: true)
+      parameters.remove("tight")
+    case .port(let port):
+      for key in ["ipv4", "ipv6"] { parameters.remove(key) }
+      if legacy == nil {
+        parameters.set("host", to: loopback)
+        parameters.set("port", to: "\(port)")
+      }
+    }
+    legacy?.parameters = parameters
+    if case .port(let port) = peer { legacy?.setPort(port, host: loopback) }
+    option.value = legacy?.text ?? parameters.text
+    return option
+  }
+
+  private static let loopback = "127.0.0.1"
 
   /// A tap by descriptor. QEMU takes none of the parameters that would make one beside it, and runs neither script.
   private static func setTap(_ parameters: inout OptionValue, _ queues: [Int32]) {

@@ -3,7 +3,7 @@ public import Kernel
 import SystemPackage
 
 /// A version of QEMU as its QMP greeting gives it.
-public struct QEMUVersion: Sendable, Equatable, Comparable, Codable, CustomStringConvertible {
+public struct QEMUVersion: Sendable, Hashable, Comparable, Codable, CustomStringConvertible {
   public var major: Int
   public var minor: Int
   public var micro: Int

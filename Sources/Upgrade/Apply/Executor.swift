@@ -49,7 +49,8 @@ public final class Executor {
       id: plan.id, vm: plan.vm, key: plan.key, state: .underWay, old: plan.observation.process,
       oldVersion: plan.observation.version, oldBinary: plan.observation.binary, oldRoot: plan.observation.root,
       spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
-      memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan), staged: [:],
+      memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan),
+      covered: LaunchPlan.covers(plan).map(\.path), staged: [:],
       rewiring: nil, settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
       oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
       hasResumed: false, kept: nil, pauseMilliseconds: nil)

@@ -86,9 +86,9 @@ public protocol Host: AnyObject {
   func isExchanged(_ exchange: NameExchange) throws(Failure) -> Bool
   /// Connects to the public monitor and makes sure that the new QEMU answers there.
   func verifyPublicMonitor(_ path: String) throws(Failure)
-  /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories, and has it
-  /// enter its working directory anew if they hid that.
-  func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure)
+  /// Takes the staging mounts out of the new QEMU's namespace, so that it sees the public directories and whatever was
+  /// covered, and has it enter its working directory anew if they hid that.
+  func settle(_ stages: [Stage], covered: [String], _ workingDirectory: HiddenDirectory?) throws(Failure)
 
   func isAlive(_ side: Side) -> Bool
   /// Says how willingly the kernel kills the new QEMU when memory runs out (proc_pid_oom_score_adj(5)).

@@ -80,13 +80,13 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: directory.descriptor))
     }
-    let wiring = try Wiring(plan, old: oldProcess)
+    let wiring = try Wiring(plan, old: oldProcess, directory: state.directory(plan.key))
     inherited += wiring.inherited.map { ProcessPlan.Inherited(source: $0.source, number: $0.number) }
     let streams = try plan.isTrial ? trialStreams() : standardStreams(of: oldProcess)
     let process = LaunchPlan.process(
       plan, try ProcessAttributes.read(pid: oldProcess.pid), network: wiring.substitution, streams: streams.map(\.stream),
       inherited: inherited)
-    let sandbox = LaunchPlan.sandbox(plan)
+    let sandbox = LaunchPlan.sandbox(plan) { wiring.file(ofPeer: $0) }
     defer { withExtendedLifetime((kept, streams)) {} }
     do throws(Failure) {
       // What the new QEMU sees of the network is what the VM sees.

@@ -157,7 +157,7 @@ extension LinuxHost {
     }
   }
 
-  public func settle(_ stages: [Stage], _ workingDirectory: HiddenDirectory?) throws(Failure) {
+  public func settle(_ stages: [Stage], covered: [String], _ workingDirectory: HiddenDirectory?) throws(Failure) {
     guard let newProcess else { return }
     // Outer directories first: what is mounted inside them goes with them.
     let shared = stages.filter { $0.kind == .shared }.reversed()
@@ -169,10 +169,20 @@ extension LinuxHost {
       try Namespaces.within(newProcess.pid, [.mount]) { () throws(Failure) in try Mount.detach(stage.directory) }
       detached.append(stage.directory)
     }
+    // Where a stage lay over it, a cover has gone with that.
+    for path in covered where !detached.contains(where: { Paths.contains($0, path) }) {
+      guard mounts.last(where: { $0.mountPoint == path })?.isPeerCover ?? false else { continue }
+      try Namespaces.within(newProcess.pid, [.mount]) { () throws(Failure) in try Mount.detach(path) }
+    }
     // Closed already by a moult that was killed since, the number may stand for anything.
     guard let directory = workingDirectory,
       try Files.isLink("/proc/\(newProcess.pid)/fd/\(directory.descriptor)", to: directory.path)
     else { return }
     try Transplant.enter(directory: directory.descriptor, in: newProcess.pid)
   }
+}
+
+extension MountInfo {
+  /// A socket that stands in for another program's, or nothing: see ``PeerStandIn``.
+  fileprivate var isPeerCover: Bool { root == "/null" || root.contains("/" + PeerStandIn.filePrefix) }
 }

@@ -7,6 +7,9 @@ extension LinuxHost {
     guard let wiring, let newProcess else { return [] }
     let moves = try wiring.moves(in: newProcess, staged: { plan.stagedPath($0) }) { () throws(Failure) in
       _ = try self.command(.new, "query-status", nil)
+    } isConnected: { chardev throws(Failure) in
+      let entry = try self.command(.new, "query-chardev", nil).array?.first { $0["label"]?.string == chardev }
+      return entry?["filename"]?.string?.hasPrefix("disconnected:") == false
     }
     // Without them the new QEMU would take the clients for gone, should moult be killed.
     wiring.connections.forEach { guardian?.give(kept: $0) }

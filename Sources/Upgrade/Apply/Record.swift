@@ -59,6 +59,8 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var stages: [Stage]
   /// The new QEMU's working directory, if a stage hides it.
   public var workingDirectory: HiddenDirectory?
+  /// Paths of other programs that are covered in the new QEMU's mount namespace; nil in records of versions that knew of none.
+  public var covered: [String]?
   /// What each exchange makes public, by staged path: tells afterwards whether it was done.
   public var staged: [String: FileIdentity]
   /// What is put in its place in the new QEMU when it takes over; nil in records of versions that knew of none.

@@ -77,7 +77,7 @@ extension Executor {
     if let new = comparison.new { try host.matchThreads(old: old, new: new) }
     for stage in plan.stages { try host.finishStage(stage) }
     record.staged = host.stagedIdentities
-    if !plan.rewiring.isEmpty { record.rewiring = try host.prepareRewiring(plan) }
+    if plan.hasStandIns { record.rewiring = try host.prepareRewiring(plan) }
     try host.save(record)
   }
 
@@ -217,7 +217,7 @@ extension Executor {
 
   /// Nothing of the old QEMU's is changed: it has the same descriptors as before, so there is nothing to take back.
   func rewire() throws(Failure) {
-    guard let moves = record.rewiring else { return }
+    guard let moves = record.rewiring, !moves.isEmpty else { return }
     for what in try host.rewire(moves, hasRun: record.hasResumed) { notes.append("\(what) has ended: its client has to connect again") }
   }
 
@@ -285,7 +285,7 @@ extension Executor {
     // The end of its main process would end the unit, and with it the new QEMU. Stopped, the old one does no harm.
     let mayEnd = handOverUnit()
     if mayEnd { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
-    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, self.record.workingDirectory) }
+    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, covered: self.record.covered ?? [], self.record.workingDirectory) }
     host.finishRewiring()
     for stage in record.stages {
       insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }

@@ -29,9 +29,12 @@ final class Wiring {
   private var held: [DescriptorBox] = []
   /// Our ends of connections that stand in for live ones.
   private var clients: [DescriptorBox] = []
+  /// By their place among the VM's outgoing connections.
+  private var peers: [PeerStandIn] = []
   var connections: [CInt] { clients.map(\.raw) }
 
-  init(_ plan: UpgradePlan, old: ProcessHandle) throws(Failure) {
+  /// - Parameter directory: for the files of stand-ins.
+  init(_ plan: UpgradePlan, old: ProcessHandle, directory: String) throws(Failure) {
     rewiring = plan.rewiring
     network = plan.observation.network
     id = plan.id
@@ -39,7 +42,7 @@ final class Wiring {
       taps.append(try Stand(queue.flags))
     }
     // A trial has the stand-ins only.
-    for source in plan.isTrial ? [] : rewiring.queues.map(\.source) + rewiring.sockets.map(\.source) {
+    for source in plan.isTrial ? [] : rewiring.sources {
       real.append(DescriptorBox(try old.duplicate(descriptor: source)))
     }
     let count = network.listeners.count(where: Rewiring.needsPort)
@@ -47,11 +50,19 @@ final class Wiring {
     try Namespaces.within(old.pid, [.network]) { () throws(Failure) in
       for _ in 0..<count { ports.append(try Port()) }
     }
+    for (index, outgoing) in network.outgoing.enumerated() {
+      peers.append(try PeerStandIn(outgoing, index, id: id, network: old.pid, directory: plan.isTrial ? nil : directory))
+    }
   }
 
   var substitution: NetworkSubstitution {
-    rewiring.substitution(network, id: id, ports: ports.map { $0.reserved.port })
+    var substitution = rewiring.substitution(network, id: id, ports: ports.map { $0.reserved.port })
+    for (outgoing, peer) in zip(network.outgoing, peers) { substitution.peers[outgoing.peer.option] = peer.substitution }
+    return substitution
   }
+
+  /// The socket that lies over the path of an outgoing connection; nil where none is to answer.
+  func file(ofPeer outgoing: Int) -> String? { peers[outgoing].file }
 
   /// What the new QEMU is to inherit: our descriptor, its number.
   var inherited: [(source: CInt, number: CInt)] {
@@ -60,11 +71,25 @@ final class Wiring {
   }
 
   /// The new QEMU has them now.
-  func hasStarted() { real = [] }
+  func hasStarted() {
+    real = []
+    for peer in peers { peer.removeFile() }
+  }
 
   /// Finds the new QEMU's stand-ins, and connects those that stand for live connections.
-  /// - Parameter settle: lets the new QEMU take what has arrived at its sockets; answers whether to go on waiting.
-  func moves(in new: ProcessHandle, staged: (String) -> String, settle: () throws(Failure) -> Void) throws(Failure) -> [WiredMove] {
+  /// - Parameters:
+  ///   - settle: lets the new QEMU take what has arrived at its sockets.
+  ///   - isConnected: whether a character device of the new QEMU is.
+  func moves(
+    in new: ProcessHandle, staged: (String) -> String, settle: () throws(Failure) -> Void, isConnected: (String) throws(Failure) -> Bool
+  ) throws(Failure) -> [WiredMove] {
+    var accepted: [Int: CInt] = [:]
+    for (index, peer) in peers.enumerated() {
+      guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
+      clients.append(end)
+      accepted[index] = number
+    }
+    peers = []
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
@@ -109,6 +134,11 @@ final class Wiring {
       }
       let what = "\(listener.endpoint.purpose) at \(listener.endpoint.text)"
       try add(socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, isConnection: socket.isConnection)
+    }
+    for peer in rewiring.peers {
+      guard let standIn = accepted[peer.outgoing] else { continue }
+      let outgoing = network.outgoing[peer.outgoing].peer
+      try add(peer.given, standIn, "the connection of the chardev \(outgoing.chardev) to \(outgoing.text)", isConnection: true)
     }
     // Ours have connected: nobody else has any business there.
     for socket in listening { try ListeningSocket.deafen(socket.raw) }

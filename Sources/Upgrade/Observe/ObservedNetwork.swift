@@ -24,6 +24,15 @@ public struct ObservedNetwork: Sendable, Equatable {
     /// A character device that passes bytes on as they are keeps its connection: it has one at a time.
     public var carried: Connection? { endpoint.isRaw && connections.count == 1 ? connections.first : nil }
   }
+  /// What QEMU connects to.
+  public struct Outgoing: Sendable, Equatable {
+    public var peer: OutgoingConnection
+    /// Nil while it is not connected.
+    public var socket: Connection?
+    /// Of a unix socket with a path: where that is, symbolic links resolved; nil if none is there.
+    public var path: String?
+    var carried: Connection? { peer.isRaw ? socket : nil }
+  }
   public struct Queues: Sendable, Equatable {
     public var tap: TapOption
     public var interface: String
@@ -34,17 +43,20 @@ public struct ObservedNetwork: Sendable, Equatable {
 
   public var listeners: [Listener] = []
   public var taps: [Queues] = []
+  public var outgoing: [Outgoing] = []
   /// Words for which nothing was found, each with why.
   public var unresolved: [(words: String, why: String)] = []
 
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.taps == b.taps && a.unresolved.elementsEqual(b.unresolved, by: ==)
+    a.listeners == b.listeners && a.taps == b.taps && a.outgoing == b.outgoing && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.
-  var inodes: Set<UInt64> { Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }) }
+  var inodes: Set<UInt64> {
+    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode })
+  }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
 }
@@ -54,10 +66,12 @@ extension ObservedNetwork {
   ///   - commandLine: the VM's.
   ///   - started: the words that the process itself was started with: after an upgrade they have other descriptors.
   ///   - interfaces: of the descriptors that are queues of taps.
+  ///   - locate: where a path of the command line leads to, and the socket there.
   init(
     _ commandLine: CommandLine, started: CommandLine, descriptors: [OpenDescriptor], internet: [InternetSocketEntry],
-    unix: [UnixSocketEntry], interfaces: [CInt: (name: String, flags: Tap.Flags)]
-  ) {
+    unix: [UnixSocketEntry], interfaces: [CInt: (name: String, flags: Tap.Flags)],
+    locate: (String) throws(Failure) -> (path: String, status: FileStatus)? = { _ in nil }
+  ) throws(Failure) {
     let numbers = Dictionary(
       descriptors.compactMap { descriptor in descriptor.socketInode.map { ($0, descriptor.number) } }) { first, _ in first }
     for endpoint in commandLine.networkEndpoints {
@@ -70,6 +84,7 @@ extension ObservedNetwork {
       listeners.append(listener)
     }
     findTaps(commandLine, started, interfaces)
+    try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
   }
 
   private static func listener(
@@ -146,7 +161,8 @@ extension ObservedNetwork.Listener {
 
 extension Observer {
   static func network(
-    _ commandLine: CommandLine, started: CommandLine, pid: pid_t, descriptors: [OpenDescriptor], sockets: [UnixSocketEntry]
+    _ commandLine: CommandLine, started: CommandLine, pid: pid_t, descriptors: [OpenDescriptor], sockets: [UnixSocketEntry],
+    absolute: (String) -> String
   ) throws(Failure) -> ObservedNetwork {
     var interfaces: [CInt: (name: String, flags: Tap.Flags)] = [:]
     let tun = descriptors.filter { Tap.isQueue($0.status) }
@@ -157,8 +173,12 @@ extension Observer {
         interfaces[descriptor.number] = Tap.interface(of: copy.raw)
       }
     }
-    return ObservedNetwork(
+    return try ObservedNetwork(
       commandLine, started: started, descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
-      unix: sockets, interfaces: interfaces)
+      unix: sockets, interfaces: interfaces
+    ) { written throws(Failure) in
+      guard let status = try Files.statusIfPresent(absolute(written)), status.isSocket else { return nil }
+      return (try Paths.real(absolute(written)), status)
+    }
   }
 }

@@ -86,7 +86,8 @@ public enum Observer {
     var profileFailure: String?
     do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
     let network = try network(
-      now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), pid: pid, descriptors: descriptors, sockets: sockets)
+      now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), pid: pid, descriptors: descriptors, sockets: sockets,
+      absolute: absolute)
     var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
       commandLine: now.commandLine, drift: now.drift, unreadable: now.unreadable, base: base,

@@ -5,6 +5,8 @@ extension UpgradePlan {
     observation.network.taps.compactMap { tap in
       let script = observation.commandLine.options[tap.tap.option].parameters["downscript"] ?? "no"
       return script == "no" ? nil : "the downscript \(script) of tap \(tap.interface) will not be run, now or when the VM ends"
+    } + observation.network.outgoing.filter { !$0.peer.isRaw && $0.socket != nil }.map { outgoing in
+      "QEMU's connection to \(outgoing.peer.text) (chardev \(outgoing.peer.chardev)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s"
     }
   }
 
@@ -13,7 +15,7 @@ extension UpgradePlan {
     let network = observation.network
     // What is to be handed over must have been found: a port may be written as a name, or be left to the kernel.
     let line = observation.commandLine
-    let found = Set((network.listeners.map(\.endpoint.option) + network.taps.map(\.tap.option)).map { line.options[$0].text })
+    let found = Set((network.listeners.map(\.endpoint.option) + network.taps.map(\.tap.option) + network.outgoing.map(\.peer.option)).map { line.options[$0].text })
     let missed = network.unresolved.map(\.words)
     var blockers: [Blocker] = []
     for binding in observation.description.bindings
@@ -23,7 +25,7 @@ extension UpgradePlan {
           option: binding.option, reason: "which socket of the running QEMU this is cannot be told",
           wayOut: "start the VM with a number for the port, not 0 and not a name"))
     }
-    if rewiring.isEmpty { return blockers }
+    if !hasStandIns { return blockers }
     #if !arch(x86_64)
       blockers.append(
         Blocker(

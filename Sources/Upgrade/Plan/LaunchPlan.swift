@@ -51,6 +51,7 @@ enum LaunchPlan {
       // memory, and whoever broke into it, or any user at all, can write -runas and LD_PRELOAD there.
       switchesUser: false)
     twin.maskedFeatures = plan.request.maskedFeatures
+    twin.version = plan.target?.version ?? plan.request.version
     var arguments = twin.applied(to: network.applied(to: plan.observation.commandLine)).argv
     arguments[0] = plan.request.binary
     return arguments
@@ -60,11 +61,16 @@ enum LaunchPlan {
   /// the outside, must find the same network as before.
   private static let namespaces: NamespaceKinds = [.mount, .ipc, .uts]
 
-  static func sandbox(_ plan: UpgradePlan) -> SandboxPlan {
+  /// - Parameter socket: the file of the socket that is to answer in the place of an outgoing connection's peer, by its
+  ///   place; nil where nobody is to answer.
+  static func sandbox(_ plan: UpgradePlan, socket: (Int) -> String? = { _ in nil }) -> SandboxPlan {
+    let covers = covers(plan).map { outgoing, path -> MountOperation in
+      socket(outgoing).map { .bind(source: $0, target: path) } ?? .hide(path: path)
+    }
     guard let root = plan.request.root else {
       let profile = plan.observation.profile?.sandbox
       var operations = keptLayers(plan.request) + (profile?.operations ?? [])
-      operations += plan.isTrial ? hidden(plan.stages) : plan.stages.flatMap(cover)
+      operations += (plan.isTrial ? hidden(plan.stages) : plan.stages.flatMap(cover)) + covers
       // The paths of a profile may lead over symbolic links (`/var/run`); those of stages are real.
       var sandbox = SandboxPlan(namespaces: namespaces, operations: operations, targetResolution: profile?.targetResolution)
       sandbox.makesMountPoints = plan.isTrial
@@ -72,7 +78,8 @@ enum LaunchPlan {
     }
     let observation = plan.observation
     var operations = keptLayers(plan.request)
-    for link in links(observation.names) { operations.append(.symbolicLink(path: link.path, target: link.target)) }
+    let reached = reached(plan)
+    for link in links(observation.names.map { ($0.path, $0.directory) } + reached) { operations.append(.symbolicLink(path: link.path, target: link.target)) }
     var devices: [String] = observation.usesKVM ? ["/dev/kvm"] : []
     // For those that are plugged in later, too; the kernel asks who opens it.
     devices += observation.networkDevices
@@ -86,7 +93,8 @@ enum LaunchPlan {
     // Names of hosts must mean what they mean to the VM.
     for file in observation.resolverFiles { operations.append(.bind(source: file, target: file, readOnly: true)) }
     operations.append(.directory(path: observation.base, mode: 0o755))
-    if plan.isTrial { return .tree(root, namespaces: namespaces, devices: devices, files: operations + hidden(plan.stages)) }
+    for directory in Set(reached.map(\.directory)).sorted() { operations.append(.bind(source: directory, target: directory, recursive: true, readOnly: true)) }
+    if plan.isTrial { return .tree(root, namespaces: namespaces, devices: devices, files: operations + hidden(plan.stages) + covers) }
     // Outer directories first: the inner ones are seen through them.
     for stage in plan.stages.reversed() {
       switch stage.kind {
@@ -102,7 +110,18 @@ enum LaunchPlan {
         }
       }
     }
-    return .tree(root, namespaces: namespaces, devices: devices, files: operations)
+    return .tree(root, namespaces: namespaces, devices: devices, files: operations + covers)
+  }
+
+  /// In a tree, directories of other programs' sockets to which QEMU connects again by itself, as they are written and
+  /// as they are: a socket alone could not be replaced when the other program is started anew.
+  private static func reached(_ plan: UpgradePlan) -> [(path: String, directory: String)] {
+    plan.observation.network.outgoing.compactMap { outgoing in
+      guard outgoing.peer.reconnects, case .path(let written) = outgoing.peer.peer, let path = outgoing.path else { return nil }
+      let directory = Paths.parent(path)
+      if plan.stages.contains(where: { Paths.contains($0.directory, directory) }) { return nil }
+      return (plan.observation.absolute(written), directory)
+    }
   }
 
   /// Puts a stage over its directory, what it must let through included.
@@ -131,7 +150,8 @@ enum LaunchPlan {
   }
 
   /// Symbolic links by which public names are written (`/var/run` for `/run`): a tree may not have them.
-  static func links(_ names: [PublicName]) -> [(path: String, target: String)] {
+  /// - Parameter names: as they are written, and the directories that they really lie in.
+  static func links(_ names: [(path: String, directory: String)]) -> [(path: String, target: String)] {
     var links: [(path: String, target: String)] = []
     for name in names {
       var written = Paths.components(Paths.parent(name.path))

@@ -34,7 +34,7 @@ extension UpgradePlan {
       && (description.ramSize % MemoryDecision.untrackedMultiple == 0 || live.pluggedMemory > 0)
     // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
-    let needed = observation.files.flatMap { [$0.path, $0.realPath] }
+    let needed = observation.files.flatMap { [$0.path, $0.realPath] } + observation.network.outgoing.compactMap(\.path)
     let stages = Stage.plan(names: names, directories: observation.directories, needed: needed, id: id)
     var plan = UpgradePlan(
       id: id, vm: description.name ?? "pid \(observation.process.pid)",

@@ -27,8 +27,15 @@ public struct Rewiring: Sendable, Equatable {
     public var address: String
     public var isConnection: Bool
   }
+  /// A connection that QEMU has made.
+  public struct Peer: Sendable, Equatable {
+    public var outgoing: Int
+    public var source: CInt
+    public var given: CInt
+  }
   public var queues: [TapQueue] = []
   public var sockets: [Socket] = []
+  public var peers: [Peer] = []
 
   /// - Parameter number: the first one that is free in the new QEMU.
   init(_ network: ObservedNetwork, from number: CInt) {
@@ -56,11 +63,16 @@ public struct Rewiring: Sendable, Equatable {
           Socket(listener: index, source: connection.descriptor, given: take(), address: "", isConnection: true))
       }
     }
+    for (index, outgoing) in network.outgoing.enumerated() {
+      if let socket = outgoing.carried { peers.append(Peer(outgoing: index, source: socket.descriptor, given: take())) }
+    }
   }
 
-  public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty }
+  public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty && peers.isEmpty }
+  /// The running QEMU's descriptors of the real ones.
+  var sources: [CInt] { queues.map(\.source) + sockets.map(\.source) + peers.map(\.source) }
   /// The numbers of the real ones, which are closed when they are in their places.
-  var given: [CInt] { queues.map(\.given) + sockets.map(\.given) }
+  var given: [CInt] { queues.map(\.given) + sockets.map(\.given) + peers.map(\.given) }
 
   /// Listeners that need a stand-in port, by their index.
   static func needsPort(_ listener: ObservedNetwork.Listener) -> Bool {
@@ -92,7 +104,7 @@ public struct Rewiring: Sendable, Equatable {
     }
     count(network.taps.count, "tap", "taps")
     count(sockets.count { !$0.isConnection }, "listening socket", "listening sockets")
-    count(sockets.count { $0.isConnection }, "live connection", "live connections")
-    return parts.joined(separator: ", ") + ": the new QEMU gets the very \(network.taps.count + sockets.count == 1 ? "one" : "ones")"
+    count(sockets.count { $0.isConnection } + peers.count, "live connection", "live connections")
+    return parts.joined(separator: ", ") + ": the new QEMU gets the very \(network.taps.count + sockets.count + peers.count == 1 ? "one" : "ones")"
   }
 }

@@ -19,6 +19,8 @@ public struct UpgradeRequest: Sendable, Equatable {
   public var keptDirectories: [String]
   /// The way back of a held upgrade: open to a guest that is not well, too.
   public var takesBack = false
+  /// The binary's, where it is known without asking it: of the way back.
+  public var version: QEMUVersion?
   /// CPU features to switch off in the new QEMU: it turned out that it would give the guest more than it has.
   public var maskedFeatures: [String] = []
 
@@ -135,4 +137,6 @@ public struct UpgradePlan: Sendable {
 
   /// What the new QEMU gets by descriptor when it takes over.
   var rewiring: Rewiring { LaunchPlan.rewiring(self) }
+  /// It is started with words that are not the VM's.
+  var hasStandIns: Bool { !rewiring.isEmpty || observation.network.outgoing.contains { !$0.peer.reconnects } }
 }

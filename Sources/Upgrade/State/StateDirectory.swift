@@ -176,7 +176,10 @@ public struct StateDirectory: Sendable {
 
   /// Removes a VM's directory; to be called with its lock held.
   public func remove(_ key: String) throws(Failure) {
-    for path in [recordPath(key), recordPath(key) + ".new", journalPath(key), lockPath(key)] { try Files.remove(path) }
+    // One that was killed while it started the new QEMU has left its sockets.
+    let names = try Files.statusIfPresent(directory(key)) == nil ? [] : Files.names(in: directory(key))
+    let sockets = names.filter { $0.hasPrefix(PeerStandIn.filePrefix) }.map { directory(key) + "/" + $0 }
+    for path in [recordPath(key), recordPath(key) + ".new", journalPath(key), lockPath(key)] + sockets { try Files.remove(path) }
     try Files.removeDirectory(directory(key))
     // Others may have their directories in there: then it stays.
     _ = rmdir(path)

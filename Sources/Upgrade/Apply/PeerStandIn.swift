@@ -1,0 +1,116 @@
+import Glibc
+import Kernel
+import QEMU
+
+/// What the new QEMU connects to in the place of another program, until it gets the running one's own connection.
+///
+/// Where it would connect again by itself it must know the real address: then the stand-in lies over that path in the
+/// new QEMU's mount namespace, and is taken away afterwards. Else it has another address.
+final class PeerStandIn {
+  private let outgoing: ObservedNetwork.Outgoing
+  private let listener: DescriptorBox?
+  let substitution: NetworkSubstitution.Peer?
+  /// The socket's file.
+  private(set) var file: String?
+
+  /// - Parameters:
+  ///   - index: among the VM's outgoing connections.
+  ///   - directory: for files that only the new QEMU is to see; nil for a trial, which needs none.
+  init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, network pid: pid_t, directory: String?) throws(Failure) {
+    self.outgoing = outgoing
+    if outgoing.peer.reconnects {
+      substitution = nil
+      // Else nobody answers there: the new QEMU waits as if the other program had gone.
+      guard outgoing.carried != nil, outgoing.path != nil, let directory else {
+        listener = nil
+        return
+      }
+      let file = directory + "/" + Self.fileName(index)
+      listener = DescriptorBox(try UnixSocket.listen(file, backlog: 1))
+      self.file = file
+      // QEMU may be any user.
+      try valueOrErrno("set mode of", file) { chmod(file, 0o666) }
+      return
+    }
+    switch outgoing.peer.peer {
+    case .path, .abstract:
+      let name = "moult-\(id)-peer\(index)"
+      listener = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
+      substitution = .abstract(name)
+    case .port:
+      let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }
+      listener = DescriptorBox(try made.listener.socket.duplicate())
+      substitution = .port(made.listener.port)
+    }
+  }
+
+  private final class PortBox {
+    let listener: LoopbackListener
+    init(_ listener: consuming LoopbackListener) { self.listener = listener }
+  }
+
+  /// In the VM's directory of moult's state.
+  static func fileName(_ index: Int) -> String { "\(filePrefix)\(index)" }
+  static let filePrefix = "peer"
+
+  /// The mount keeps what it shows.
+  func removeFile() {
+    if let file { unlink(file) }
+    file = nil
+  }
+
+  deinit { removeFile() }
+
+  /// Takes the new QEMU's connection.
+  /// - Parameter isConnected: whether the character device has come to know of it.
+  /// - Returns: our end, and the number of the other one in the new QEMU; nil if nothing is to take its place, and it is
+  ///   closed then.
+  func accept(_ new: ProcessHandle, isConnected: (String) throws(Failure) -> Bool) throws(Failure) -> (end: DescriptorBox, number: CInt)? {
+    guard let listener else { return nil }
+    func failure(_ reason: String) -> Failure {
+      Failure(
+        step: "stand in for", subject: "\(outgoing.peer.text), to which the chardev \(outgoing.peer.chardev) connects", reason: reason,
+        hint: "moult plan tells whether the new QEMU starts with the VM's arguments")
+    }
+    while true {
+      var waiting = pollfd(fd: listener.raw, events: Int16(POLLIN), revents: 0)
+      guard try valueOrErrno("wait for", "the new QEMU", { poll(&waiting, 1, Self.patienceMilliseconds) }) > 0 else {
+        throw failure("the new QEMU does not connect")
+      }
+      let end = DescriptorBox(try UnixSocket.accept(listener.raw))
+      // Somebody else's goes at once.
+      guard let number = try number(of: end, in: new) else { continue }
+      if outgoing.carried == nil { return nil }
+      for _ in 0..<1000 {
+        if try isConnected(outgoing.peer.chardev) { return (end, number) }
+      }
+      throw failure("the new QEMU does not take the connection")
+    }
+  }
+
+  private static let patienceMilliseconds: CInt = 5000
+
+  /// The other end of a connection, if the new QEMU has it.
+  private func number(of end: DescriptorBox, in new: ProcessHandle) throws(Failure) -> CInt? {
+    let inode = try Files.status(of: end.raw).inode
+    let other: UInt64?
+    if case .port = substitution {
+      let table = try InternetSocketTable.read(networkOf: new.pid)
+      let ours = table.first { $0.inode == inode }
+      other = table.first { $0.local == ours?.remote && $0.remote == ours?.local }?.inode
+    } else {
+      // A connection belongs to its client's network namespace.
+      other = try UnixSocketTable.read(networkOf: new.pid).first { $0.inode == inode }?.peerInode
+    }
+    return try other.flatMap { inode throws(Failure) in try ProcFS.openDescriptors(of: new.pid).first { $0.socketInode == inode }?.number }
+  }
+}
+
+extension LaunchPlan {
+  /// Paths that are covered in the new QEMU's mount namespace until it has taken over.
+  static func covers(_ plan: UpgradePlan) -> [(outgoing: Int, path: String)] {
+    plan.observation.network.outgoing.enumerated().compactMap { index, outgoing in
+      outgoing.peer.reconnects ? outgoing.path.map { (index, $0) } : nil
+    }
+  }
+}

@@ -1,0 +1,189 @@
+import Foundation
+import Glibc
+import Lab
+import Testing
+
+extension EndToEnd {
+  /// Programs that QEMU connects to.
+  @Suite struct Connections {
+    /// A program that listens, and whose connections are counted.
+    private final class Peer {
+      private let listener: CInt
+      private(set) var connections: [CInt] = []
+      let port: UInt16
+
+      /// - Parameter path: of a unix socket; nil for a free TCP port.
+      init(_ path: String? = nil) throws {
+        listener = socket(path == nil ? AF_INET : AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_storage()
+        var size: socklen_t
+        if let path {
+          unlink(path)
+          size = socklen_t(MemoryLayout<sockaddr_un>.size)
+          withUnsafeMutableBytes(of: &address) { room in
+            room.storeBytes(of: sa_family_t(AF_UNIX), as: sa_family_t.self)
+            room[2...].copyBytes(from: Array(path.utf8))
+          }
+        } else {
+          size = socklen_t(MemoryLayout<sockaddr_in>.size)
+          withUnsafeMutableBytes(of: &address) { room in
+            room.storeBytes(of: sa_family_t(AF_INET), as: sa_family_t.self)
+            room.storeBytes(of: UInt32(0x7f00_0001).bigEndian, toByteOffset: 4, as: UInt32.self)
+          }
+        }
+        let listener = listener
+        let failed = withUnsafeMutablePointer(to: &address) {
+          $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(listener, $0, size) != 0 || listen(listener, 8) != 0 || getsockname(listener, $0, &size) != 0
+          }
+        }
+        if failed { throw LabFailure("listen at \(path ?? "a port"): errno \(errno)") }
+        port = withUnsafeBytes(of: &address) { UInt16(bigEndian: $0.load(fromByteOffset: 2, as: UInt16.self)) }
+      }
+
+      func end() { for descriptor in connections + [listener] { close(descriptor) } }
+
+      private static func isReady(_ descriptor: CInt, _ milliseconds: CInt) -> Bool {
+        var state = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&state, 1, milliseconds) == 1
+      }
+
+      /// Whether another connection comes within so long.
+      func accepts(within milliseconds: CInt) -> Bool {
+        guard Self.isReady(listener, milliseconds) else { return false }
+        connections.append(accept(listener, nil, nil))
+        return true
+      }
+
+      func say(_ text: String) {
+        let bytes = Array((text + "\n").utf8)
+        #expect(send(connections.last ?? -1, bytes, bytes.count, CInt(MSG_NOSIGNAL)) == bytes.count)
+      }
+
+      /// What arrives until it contains `end`, or the connection ends.
+      func hear(until end: String) throws -> String {
+        var text = ""
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        while !text.contains(end) {
+          guard let connection = connections.last, Self.isReady(connection, 20_000) else { throw LabFailure("silence after “\(text)”") }
+          let count = recv(connection, &bytes, bytes.count, 0)
+          if count <= 0 { return text }
+          text += String(decoding: bytes[..<count], as: UTF8.self)
+        }
+        return text
+      }
+
+      /// The human monitor at the other end.
+      func mustAnswer(_ comment: Comment, at location: SourceLocation = #_sourceLocation) throws {
+        say("info status")
+        #expect(try hear(until: "VM status").contains("VM status: running"), comment, sourceLocation: location)
+      }
+
+      /// The agent at the other end.
+      func mustSync(_ number: Int, at location: SourceLocation = #_sourceLocation) throws {
+        say(#"{"execute":"guest-sync","arguments":{"id":\#(number)}}"#)
+        #expect(try hear(until: "\(number)}").contains(#""return": \#(number)"#), sourceLocation: location)
+      }
+    }
+
+    @Test
+    func `the peers of raw connections do not notice, a watcher of events is connected to again`() throws {
+      try leavingNothing {
+        let home = VMConfiguration("e2e-peers").home + "-peers"
+        try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        let (agent, watcher, monitor, console) = (
+          try Peer(home + "/agent.sock"), try Peer(home + "/events.sock"), try Peer(), try Peer(home + "/monitor.sock"))
+        var peers = [agent, watcher, monitor, console]
+        defer { for peer in peers { peer.end() } }
+        let vm = try LabVM(
+          VMConfiguration("e2e-peers") {
+            $0.memory = .file()
+            $0.hasAgent = true
+            $0.agentOption = "path=\(home)/agent.sock,reconnect=1"
+            $0.extraArguments = [
+              "-chardev", "socket,id=events,path=\(home)/events.sock,reconnect=1", "-mon", "chardev=events,mode=control",
+              "-monitor", "tcp:127.0.0.1:\(monitor.port)", "-chardev", "socket,id=console,path=\(home)/monitor.sock",
+              "-mon", "chardev=console,mode=readline",
+            ]
+          })
+        defer { vm.end() }
+        for peer in peers { try #require(peer.accepts(within: 5000)) }
+        _ = try monitor.hear(until: "(qemu)")
+        try agent.mustSync(1)
+
+        func move(_ number: Int, _ version: String, _ body: () throws -> Void) throws {
+          try body()
+          try agent.mustSync(number)
+          for peer in [monitor, console] { try peer.mustAnswer("\(version)") }
+          // The watcher hears that it is over with the old one, and only then has another connection.
+          _ = try watcher.hear(until: "never said")
+          #expect(try watcher.accepts(within: 10_000) && watcher.hear(until: "\n").contains(version), "\(version)")
+          for peer in [agent, monitor, console] { #expect(!peer.accepts(within: 0) && peer.connections.count == 1) }
+        }
+        try move(2, #""major": 11"#) { try vm.mustUpgrade(to: .v11_1, ["--hold"], strategy: "shared", outcome: "held") }
+        try move(3, #""major": 7"#) { try vm.mustRollBack(to: .v7_2) }
+        try move(4, #""major": 5"#) { try vm.mustUpgrade(to: .v5_2) }
+        // The agent's peer is started anew: QEMU connects to the real path again, and that goes along as well.
+        agent.end()
+        let successor = try Peer(home + "/agent.sock")
+        peers[0] = successor
+        #expect(successor.accepts(within: 10_000))
+        try successor.mustSync(5)
+        // One that has gone is gone for the new QEMU, too: it waits as the old one did.
+        watcher.end()
+        unlink(home + "/events.sock")
+        try vm.mustUpgrade(to: .v10_0)
+        try successor.mustSync(6)
+        #expect(!successor.accepts(within: 0))
+        let last = try Peer(home + "/events.sock")
+        peers[1] = last
+        #expect(try last.accepts(within: 10_000) && last.hear(until: "\n").contains(#""major": 10"#))
+        vm.end()
+      }
+    }
+
+    /// One QEMU has the guest and the connections then.
+    @Test
+    func `moult is killed around the exchange, and peers do not notice`() throws {
+      try leavingNothing {
+        let home = VMConfiguration("e2e-killed-peers").home + "-peers"
+        try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        let (console, monitor) = (try Peer(home + "/monitor.sock"), try Peer())
+        defer { for peer in [console, monitor] { peer.end() } }
+        let vm = try LabVM(
+          VMConfiguration("e2e-killed-peers") {
+            $0.memory = .file()
+            $0.extraArguments = [
+              "-chardev", "socket,id=console,path=\(home)/monitor.sock,reconnect=1", "-mon", "chardev=console,mode=readline",
+              "-monitor", "tcp:127.0.0.1:\(monitor.port)",
+            ]
+          })
+        defer { vm.end() }
+        for peer in [console, monitor] { try #require(peer.accepts(within: 5000)) }
+        for (record, killsGuardian) in [("launch.begin", true), ("rewire.begin", false), ("rewire.done", true), ("resume.begin", false), ("resume.begin", true)] {
+          let version: QEMUVersion = try vm.version().hasPrefix("7.2") ? .v11_1 : .v7_2
+          let old = try vm.pid()
+          let upgrade = try TracedRun(moult: ["upgrade", "e2e-killed-peers"] + CrashRig.destination(version), of: vm)
+          try upgrade.go(to: record)
+          try upgrade.finishRecord()
+          if killsGuardian {
+            try upgrade.killAll()
+            #expect(try run(moult: ["recover", "e2e-killed-peers"]).code == 0)
+          } else {
+            kill(upgrade.pid, SIGKILL)
+            _ = try upgrade.wait()
+          }
+          try eventually("the guardian ends") { !Processes.all().contains { $0.arguments.contains("guard") && $0.arguments.contains { $0.hasPrefix("e2e-killed-peers-") } } }
+          try eventually("one QEMU runs the guest after \(record)") { try vm.processes == [vm.pid()] && vm.status() == "running" }
+          #expect((try vm.pid() == old) == !record.hasPrefix("resume"), "\(record)")
+          try vm.ticks(3)
+          for peer in [console, monitor] { try peer.mustAnswer("\(record)") }
+        }
+        for peer in [console, monitor] { #expect(!peer.accepts(within: 0) && peer.connections.count == 1) }
+        vm.end()
+      }
+    }
+  }
+}
