@@ -1,5 +1,6 @@
 import CKernel
 import Glibc
+import SystemPackage
 
 /// A TCP port of a network namespace that is kept for one program: whoever asks for any port gets another one.
 public struct ReservedPort: ~Copyable, Sendable {
@@ -19,6 +20,59 @@ public enum ListeningSocket {
   /// Makes a listening socket deaf: attempts to connect get no answer.
   public static func deafen(_ socket: CInt) throws(Failure) {
     try valueOrErrno("deafen a socket", "\(socket)") { moult_drop_incoming(socket) }
+  }
+}
+
+/// What is said over a stream socket that nobody waits for. Source: socket(7).
+public enum StreamSocket {
+  /// Passes on what has arrived at one socket, without waiting.
+  ///
+  /// All of it gets into the other one's queue, whether its peer reads or not: the limit of that queue (SO_SNDBUF) is
+  /// raised for so long, which needs CAP_NET_ADMIN. What the peer of a connection that has ended does not take is dropped.
+  /// - Parameter target: nil to throw it away.
+  public static func passOn(from source: CInt, to target: CInt?) throws(Failure) {
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    while true {
+      let count = recv(source, &chunk, chunk.count, CInt(MSG_DONTWAIT))
+      if count == 0 || count < 0 && (errno == EAGAIN || errno == ECONNRESET) { return }
+      if count < 0, errno == EINTR { continue }
+      if count < 0 { throw Failure(step: "receive over socket", subject: "\(source)", errno: Errno(rawValue: errno)) }
+      if let target { try put(chunk[..<count], into: target) }
+    }
+  }
+
+  /// Lets more wait to be read: by default a unix socket holds no more than some 300 writes of a byte.
+  public static func raiseLimit(of socket: CInt, to bytes: CInt) throws(Failure) {
+    try valueOrErrno("raise the limit of socket", "\(socket)") { setLimit(socket, SO_SNDBUFFORCE, bytes) }
+  }
+
+  private static func put(_ bytes: ArraySlice<UInt8>, into target: CInt) throws(Failure) {
+    var rest = bytes
+    var limit: CInt?
+    defer { if let limit { setLimit(target, SO_SNDBUF, limit) } }
+    while !rest.isEmpty {
+      let sent = rest.withUnsafeBytes { send(target, $0.baseAddress, $0.count, CInt(MSG_DONTWAIT | MSG_NOSIGNAL)) }
+      if sent >= 0 {
+        rest = rest.dropFirst(sent)
+      } else if errno == EAGAIN, limit == nil {
+        // The kernel tells twice what it was told.
+        var had: CInt = 0
+        var size = socklen_t(MemoryLayout<CInt>.size)
+        try valueOrErrno("read the limit of socket", "\(target)") { getsockopt(target, SOL_SOCKET, SO_SNDBUF, &had, &size) }
+        limit = had / 2
+        try raiseLimit(of: target, to: had + CInt(4 * bytes.count))
+      } else if errno == EPIPE || errno == ECONNRESET {
+        return
+      } else if errno != EINTR {
+        throw Failure(step: "send to", subject: "socket \(target)", errno: Errno(rawValue: errno))
+      }
+    }
+  }
+
+  @discardableResult
+  private static func setLimit(_ socket: CInt, _ option: CInt, _ bytes: CInt) -> CInt {
+    var bytes = bytes
+    return setsockopt(socket, SOL_SOCKET, option, &bytes, socklen_t(MemoryLayout<CInt>.size))
   }
 }
 

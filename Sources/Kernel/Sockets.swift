@@ -21,11 +21,10 @@ public enum UnixSocket {
   public static let maximumPathLength = 107
 
   /// Two connected stream sockets, close-on-exec.
-  public static func pair() throws(Failure) -> SocketPair {
+  public static func pair(isBlocking: Bool = true) throws(Failure) -> SocketPair {
     var pair: [CInt] = [-1, -1]
-    try valueOrErrno("make socket pair", "") {
-      socketpair(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0, &pair)
-    }
+    let kind = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue) | (isBlocking ? 0 : O_NONBLOCK)
+    try valueOrErrno("make socket pair", "") { socketpair(AF_UNIX, kind, 0, &pair) }
     return SocketPair(first: OwnedFD(pair[0]), second: OwnedFD(pair[1]))
   }
 

@@ -17,9 +17,8 @@ extension FailureTests {
     }
 
     static let features: [Feature] = [
-      Feature(arguments: ["-netdev", "user,id=n0", "-device", "e1000,netdev=n0"], words: ["user"]),
+      Feature(arguments: ["-netdev", "user,id=n0,tftp=/srv", "-device", "e1000,netdev=n0"], words: ["tftp"]),
       Feature(arguments: ["-netdev", "socket,id=n0,listen=127.0.0.1:45871", "-device", "e1000,netdev=n0"], words: ["socket"]),
-      Feature(arguments: ["-nic", "user"], words: ["user"]),
       Feature(arguments: ["-serial", "udp:127.0.0.1:45875"], words: ["udp"]),
       Feature(arguments: ["-serial", "pty"], words: ["pty"]),
       Feature(arguments: ["-serial", "stdio"], words: ["stdio"], launcher: ["bash", "-c", "exec \"$@\" </dev/ptmx", "bash"]),

@@ -82,6 +82,34 @@ extension EndToEnd {
       return outcome.counts
     }
 
+    /// Lets a guest repeat numbers that are sent one by one, until it is told to stop.
+    private static func count(on vm: LabVM, while goesOn: () throws -> Void) throws -> (sent: Int, heard: [String]) {
+      let counter = Counter(), start = vm.serial.count
+      let heard = { @Sendable in vm.serial.lines(from: start).map(\.text).filter { $0.hasPrefix("echo ") } }
+      let thread = Thread {
+        while !counter.isStopped {
+          // The guest's terminal holds 4096 bytes.
+          if counter.counts.0 - heard().count < 100 {
+            counter.add(0)
+            do { try vm.serial.send("echo \(counter.counts.0)") } catch { print(error) }
+          }
+          usleep(2000)
+        }
+        counter.hasEnded = true
+      }
+      thread.start()
+      defer {
+        counter.isStopped = true
+        while !counter.hasEnded { usleep(1000) }
+      }
+      try goesOn()
+      counter.isStopped = true
+      while !counter.hasEnded { usleep(1000) }
+      try vm.ticks(3)
+      try eventually("the guest repeats the last number") { heard().count >= counter.counts.0 }
+      return (counter.counts.0, heard())
+    }
+
     private final class Counter: @unchecked Sendable {
       private let lock = NSLock()
       private var connected = 0
@@ -95,14 +123,16 @@ extension EndToEnd {
 
     @Test
     func `ports are never closed, and consoles keep their clients`() throws {
-      let ports = Self.freePorts(5)
+      let ports = Self.freePorts(6)
       let display = ports[0] - 5900
       try leavingNothing {
         let vm = try LabVM(
           VMConfiguration("e2e-ports") {
             $0.memory = .file()
+            $0.words = ["net=10.0.2.15/24"]
             $0.extraArguments = [
-              "-vga", "std", "-vnc", "127.0.0.1:\(display),websocket=\(ports[1])", "-qmp", "tcp:localhost:\(ports[2]),server=on,wait=off",
+              "-netdev", "user,id=u,hostfwd=tcp:127.0.0.1:\(ports[5])-10.0.2.15:7,hostfwd=udp:127.0.0.1:\(ports[5])-:9",
+              "-device", "virtio-net-pci,netdev=u", "-vga", "std", "-vnc", "127.0.0.1:\(display),websocket=\(ports[1])", "-qmp", "tcp:localhost:\(ports[2]),server=on,wait=off",
               "-monitor", "tcp::\(ports[3]),server=on,wait=off", "-serial", "tcp:127.0.0.1:\(ports[4]),server=on,wait=off",
               "-chardev", "socket,id=hidden,path=e2e-ports-\(getpid()),abstract=on,server=on,wait=off", "-device", "virtio-serial-pci",
               "-device", "virtserialport,chardev=hidden,name=hidden",
@@ -115,13 +145,24 @@ extension EndToEnd {
         try #require(monitor.error == 0 && console.error == 0)
         _ = try Self.read(monitor.descriptor, until: "(qemu)")
         let connections = vm.serial.connections
-        let counts = try Self.probe([ports[0], ports[1], ports[2]]) {
-          try vm.mustUpgrade(to: .v11_1, ["--hold"], strategy: "shared", outcome: "held")
-          try vm.mustRollBack(to: .v7_2)
-          try vm.mustUpgrade(to: .v5_2)
+        let counts = try Self.probe([ports[0], ports[1], ports[2], ports[5]]) {
+          let numbers = try Self.count(on: vm) {
+            try vm.mustUpgrade(to: .v11_1, ["--hold"], strategy: "shared", outcome: "held")
+            try vm.mustRollBack(to: .v7_2)
+            // Its state is saved at the switchover gate.
+            try vm.mustUpgrade(to: .v5_2, ["--memory", "copy"])
+          }
+          #expect(numbers.heard == (1...numbers.sent).map { "echo \($0)" }, "none lost, none twice")
+          print("console: \(numbers.sent) lines there and back")
         }
         #expect(counts.failed == [:] && counts.connected > 10, "\(counts)")
         print("ports: \(counts.connected) connections, none refused")
+        // The guest's own service, through a forwarded port.
+        let forwarded = Self.connect(ports[5])
+        defer { close(forwarded.descriptor) }
+        Self.say("ping\n", on: forwarded.descriptor)
+        #expect(try Self.read(forwarded.descriptor, until: "\n") == "ping\n")
+        #expect(try vm.qmp("human-monitor-command", ["command-line": "info usernet"]).string?.split(whereSeparator: \.isNewline).count { $0.contains("HOST_FORWARD") && $0.contains(" \(ports[5]) ") } == 2)
         Self.say("info status\n", on: monitor.descriptor)
         #expect(try Self.read(monitor.descriptor, until: "VM status").contains("VM status: running"))
         Self.say("x", on: console.descriptor)

@@ -55,6 +55,62 @@ func removeTree(_ path: String) {
     }
   }
 
+  /// The two ends of a connection that nobody waits at.
+  static func connection(overTCP: Bool) throws -> SocketPair {
+    if !overTCP { return try UnixSocket.pair(isBlocking: false) }
+    let listener = OwnedFD(socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0))
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let raw = listener.raw
+    withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        _ = bind(raw, $0, size) + listen(raw, 1) + getsockname(raw, $0, &size)
+      }
+    }
+    let client = try LoopbackConnection(to: UInt16(bigEndian: address.sin_port), isIPv6: false).socket.duplicate()
+    return SocketPair(first: try UnixSocket.accept(listener.raw), second: client)
+  }
+
+  @Test(arguments: [false, true]) func whatIsPassedOnGetsBehindAllThatAClientHasNotRead(overTCP: Bool) throws {
+    let words = try UnixSocket.pair(isBlocking: false), client = try Self.connection(overTCP: overTCP)
+    let (first, second, mouth, ear) = (client.first.raw, client.second.raw, words.first.raw, words.second.raw)
+    func limit() -> CInt {
+      var bytes: CInt = 0
+      var size = socklen_t(MemoryLayout<CInt>.size)
+      getsockopt(first, SOL_SOCKET, SO_SNDBUF, &bytes, &size)
+      return bytes
+    }
+    func say(_ byte: UInt8, on socket: CInt) -> Int {
+      let bytes = [UInt8](repeating: byte, count: 1000)
+      var total = 0
+      while true {
+        let count = send(socket, bytes, bytes.count, CInt(MSG_DONTWAIT))
+        if count < 0 { return total }
+        total += count
+      }
+    }
+    let before = say(1, on: first), had = limit(), after = say(2, on: mouth)
+    try StreamSocket.passOn(from: ear, to: first)
+    #expect(limit() == had)
+    var heard: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 65536)
+    while heard.count < before + after {
+      let count = recv(second, &chunk, chunk.count, 0)
+      if count < 0, errno == EAGAIN { continue }
+      if count <= 0 { break }
+      heard += chunk[..<count]
+    }
+    #expect(heard == [UInt8](repeating: 1, count: before) + [UInt8](repeating: 2, count: after))
+    // Nothing is there any more, and a client that has gone takes nothing.
+    try StreamSocket.passOn(from: ear, to: first)
+    shutdown(second, CInt(SHUT_RDWR))
+    _ = say(3, on: mouth)
+    try StreamSocket.passOn(from: ear, to: first)
+    _ = client.first.raw + words.first.raw
+  }
+
   @Test func nobodyListens() throws {
     #expect {
       _ = try UnixSocket.connect("/nowhere/s")

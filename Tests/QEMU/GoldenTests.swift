@@ -220,7 +220,7 @@ import Testing
       disk share ./OpenCore/OpenCore.qcow2 reopen
       disk own ./BaseSystem.img reopen
       disk own ./mac_hdd_ng.img reopen
-      netdev-user own net0 refuse
+      netdev-user own net0 relaunch
       tcp-socket listen 0.0.0.0:5901 duplicate
     other/kubevirt_libvirt_helper_test-go_89.args
       file share /var/lib/libvirt/qemu/domain-1-default_vmi-alpine-e/master-key.aes reopen
@@ -246,12 +246,12 @@ import Testing
       file share ramdisk.cpio reopen
       directory share shareddir refuse
       netdev-socket share can0 refuse
-      netdev-user own user refuse
+      netdev-user own user relaunch
     other/qemu_gdb-rst_23.args
       tcp-socket listen :1234 duplicate
       file share bzImage reopen
       disk own rootdisk.img reopen
-      netdev-user own user refuse
+      netdev-user own user relaunch
     other/qemu_microvm-rst_96.args
       file share vmlinux reopen
       disk own test.img reopen
@@ -261,9 +261,9 @@ import Testing
       vhost-user listen /tmp/vhost-user-1 refuse
       memory share /dev/hugepages share
     other/vhost-device_start-test-sh_29.args
-      netdev-user own net0 refuse
-      tcp-socket listen :2222 refuse
-      tcp-socket listen :2323 refuse
+      netdev-user own net0 relaunch
+      tcp-socket listen :2222 duplicate
+      tcp-socket listen :2323 duplicate
       file share /dev/urandom reopen
       disk own test-data/fedora-overlay.qcow2 reopen
       memory share memfd:mem share
@@ -384,7 +384,7 @@ import Testing
       fd listen 1729 refuse
       disk own /dev/HostVG/QEMUGuest1 reopen
       directory share /export/fs1 refuse
-      netdev-user own hostnet0 refuse
+      netdev-user own hostnet0 relaunch
       input-host own /dev/input/event1234 refuse
       disk own naa.5123456789abcde0 refuse
       file share /dev/urandom reopen

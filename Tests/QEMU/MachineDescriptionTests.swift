@@ -19,7 +19,7 @@ import Testing
     ["-chardev", "file,id=a,path=p,logfile=l"], ["-chardev", "ringbuf,id=a"],
     ["-vnc", "unix:v"], ["-vnc", "none"], ["-display", "vnc=unix:v"], ["-spice", "unix=on,addr=s"],
     ["-display", "egl-headless"], ["-audiodev", "none,id=a"], ["-nic", "none"], ["-net", "none"],
-    ["-netdev", "user,id=n,restrict=on"], ["-netdev", #"{"type":"user","id":"n","restrict":true}"#],
+    ["-nic", "user"], ["-netdev", "user,id=n,guestfwd=tcp:10.0.2.1:1-cmd:cat"], ["-netdev", "user,id=n,restrict=on"], ["-netdev", #"{"type":"user","id":"n","restrict":true}"#],
     ["-object", "rng-random,id=r,filename=/dev/urandom"], ["-object", "secret,id=s,file=f"],
     ["-usbdevice", "tablet"], ["-S", "-daemonize", "-incoming", "tcp:0:1"], ["-d", "int"], ["-D", "log"],
     ["-chardev", "socket,id=moult-control,fd=3", "-mon", "chardev=moult-control,mode=control"],
@@ -38,10 +38,10 @@ import Testing
   static let refusals: [Refused] = [
     .init(argv: ["-netdev", "tap,id=n,fds=5:6,vhost=on,vhostfds=7:8"], kind: .vhostNet, address: "fds=7:8"),
     .init(argv: ["-spice", "port=5900,addr=h"], kind: .tcpSocket, address: "h:5900"),
-    .init(argv: ["-nic", "user"], kind: .netdevUser, address: "user"),
-    .init(argv: ["-netdev", "user,id=n,restrict=on,hostfwd=tcp::1-:2"], kind: .netdevUser, address: "n"),
-    .init(argv: ["-netdev", #"{"type":"user","id":"n","restrict":true,"guestfwd":[{"str":"x"}]}"#], kind: .netdevUser, address: "n"),
-    .init(argv: ["-netdev", "user,id=n,restrict=y,tftp=/t"], kind: .netdevUser, address: "n"),
+    .init(argv: ["-netdev", "user,id=n,hostfwd=unix:/a-b-:2"], kind: .unixSocket, address: "/a-b"),
+    .init(argv: ["-netdev", "user,id=n,hostfwd=tcp::0-:2"]), .init(argv: ["-nic", "user,hostfwd=tcp::http-:2"]), .init(argv: ["-nic", "hostfwd=tcp:h:1-:2"]),
+    .init(argv: ["-netdev", #"{"type":"user","id":"n","restrict":true,"guestfwd":[{"str":"tcp:10.0.2.1:1-null"}]}"#]),
+    .init(argv: ["-netdev", "user,id=n,restrict=y,tftp=/t"], kind: .directory, address: "/t"),
     .init(argv: ["-netdev", "socket,id=n,listen=:1"], kind: .netdevSocket, address: ":1"),
     .init(argv: ["-netdev", "stream,id=n,server=on,addr.type=unix,addr.path=/p"], kind: .netdevSocket, address: "/p"),
     .init(argv: ["-netdev", "vhost-vdpa,id=n,vhostdev=/dev/v"], kind: .vhostVdpa, address: "/dev/v"),
@@ -137,6 +137,8 @@ import Testing
     .init(argv: ["-vnc", ":0"], kind: .tcpSocket, address: ":5900"),
     .init(argv: ["-vnc", "[::]:59630"], kind: .tcpSocket, address: "[::]:65530"),
     .init(argv: ["-vnc", "unix:v,websocket=5700"], kind: .tcpSocket, address: ":5700"),
+    .init(argv: ["-netdev", "user,id=n,restrict=on,hostfwd=tcp::1-:2"], kind: .tcpSocket, address: ":1"),
+    .init(argv: ["-nic", "hostfwd=udp:10.0.0.1:1-:2"], kind: .udpSocket, address: "10.0.0.1:1"),
   ]
 
   @Test(arguments: duplicated) func isDuplicated(item: Refused) {
@@ -146,8 +148,8 @@ import Testing
       description.bindings.contains { $0.kind == item.kind && $0.address == item.address && $0.handover == .duplicate }, "\(description.bindings)")
   }
 
-  @Test func theDefaultNetworkIsRefused() {
-    #expect(MachineDescription(CommandLine(argv: ["qemu", "-display", "none"])).blockers.count == 1)
+  @Test func theDefaultNetworkIsOfTheUser() {
+    #expect(MachineDescription(CommandLine(argv: ["qemu", "-display", "none"])).bindings.map(\.kind) == [.netdevUser])
     for argv in [["-nic", "none"], ["-net", "none"], ["-nodefaults"]] {
       #expect(MachineDescription(CommandLine(argv: ["qemu"] + argv)).isUpgradable)
     }

@@ -1,5 +1,6 @@
-import QEMU
 import Testing
+
+@testable import QEMU
 
 @Suite struct NetworkTests {
   struct Case: Sendable, CustomTestStringConvertible {
@@ -51,6 +52,19 @@ import Testing
     Case("-chardev socket,id=a,path=/a,server=on -gdb chardev:a", ["chardev a /a"]),
     Case("-chardev socket,id=a,path=/a,server=on -object rng-egd,id=r,chardev=a", ["chardev a /a"]),
     Case("-chardev socket,id=a,path=/a,server=on -device virtserialport,chardev=a -mon chardev=a", ["chardev a /a raw"]),
+    // Ports of the host that are forwarded to the guest.
+    Case("-netdev user,id=u,restrict=on -nic user -nic none -netdev tap,id=t,ifname=x,hostfwd=tcp::1-:1", []),
+    Case(
+      "-netdev user,id=u,hostfwd=tcp::2222-:22,net=10.0.3.0/24,hostfwd=udp:127.0.0.1:53-10.0.3.9:53",
+      ["hostfwd port 2222", "hostfwd UDP port 53"],
+      "-netdev user,id=u,hostfwd=tcp::7000-:22,net=10.0.3.0/24,hostfwd=udp:127.0.0.1:7001-10.0.3.9:53"),
+    Case("-nic hostfwd=::80-:80", ["hostfwd port 80"], "-nic hostfwd=tcp::7000-:80"),
+    Case("-net nic -net user,hostfwd=tcp::80-:80", ["hostfwd port 80"], "-net nic -net user,hostfwd=tcp::7000-:80"),
+    Case(
+      #"-netdev {"type":"user","id":"u","hostfwd":[{"str":"tcp::1-:1"},{"str":"tcp:10.0.0.1:2-:2"}]}"#, ["hostfwd port 1", "hostfwd port 2"],
+      #"-netdev {"type":"user","id":"u","hostfwd":[{"str":"tcp::7000-:1"},{"str":"tcp:10.0.0.1:7001-:2"}]}"#),
+    // Which sockets these are cannot be told.
+    Case("-netdev user,id=u,hostfwd=tcp::0-:22,hostfwd=tcp:host:1-:1,hostfwd=unix:/a-:22,hostfwd=tcp:22,hostfwd=tcp::http-:80", []),
     // Abstract names.
     Case(
       "-chardev socket,id=a,path=x,abstract=on,server=on,wait=off", ["chardev a @x raw"],
@@ -64,13 +78,37 @@ import Testing
     var substitution = NetworkSubstitution()
     for (index, endpoint) in endpoints.enumerated() {
       switch endpoint.name {
-      case .port: substitution.ports[.init(endpoint)] = 7000 + UInt16(index)
+      case .port, .datagrams: substitution.ports[.init(endpoint)] = 7000 + UInt16(index)
       case .abstract: substitution.abstractNames[.init(endpoint)] = "n\(index)"
       case .path: break
       }
     }
     #expect(substitution.applied(to: line).argv == ["qemu"] + item.substituted)
     #expect(NetworkSubstitution().applied(to: line) == line)
+  }
+
+  @Test func whatIsForwardedNowIsReadFromTheMonitor() {
+    let text = """
+      Hub -1 (u):\r
+        Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r
+        TCP[HOST_FORWARD]  12               *  2222       10.0.2.15    22     0     0\r
+        TCP[ESTABLISHED]   25       10.0.2.15 34222       192.0.2.1    80     0     0\r
+        UDP[HOST_FORWARD]  13       127.0.0.1    53       10.0.2.15    53     0     0\r
+        UDP[236 sec]       26       10.0.2.15 52000        10.0.2.3    53     0     0\r
+      """
+    #expect(LiveMachine.forwards(text) == ["port 2222", "UDP port 53"])
+    #expect(LiveMachine.forwards("unknown command: 'info usernet'") == [])
+  }
+
+  /// Words of a tap, and what would run when it goes.
+  static let downscripts: [(String, String?)] = [
+    ("tap,id=n", "/etc/qemu-ifdown"), ("tap,id=n,downscript=/x", "/x"), ("tap,id=n,downscript=no", nil), ("tap,id=n,script=no", "/etc/qemu-ifdown"),
+    ("tap,id=n,fd=3", nil), ("bridge,id=n", nil), ("tap,id=n,helper=/h", nil),
+  ]
+
+  @Test(arguments: downscripts) func aTapsLastScript(words: String, script: String?) {
+    let line = CommandLine(argv: ["qemu", "-netdev", words])
+    #expect(line.downscript(line.taps[0]) == script)
   }
 
   static let taps: [(String, String)] = [

@@ -39,6 +39,7 @@ struct Ending {
     case .failed:
       expect(host.old.runs, "failed, but the old QEMU is \(host.old.isAlive ? host.old.runState.rawValue : "dead")")
       expect(host.new?.isAlive != true, "failed, but the new QEMU lives")
+      expect(!host.isDiverted && !host.isReadyToDivert || notes.contains("connections back"), "failed, but the old QEMU lacks its connections")
       expect(allNames(.old), "failed, but names are not the old one's: \(host.names)")
       expect(!host.stateExists && !host.isLocked, "failed, but the state is still there")
       expect(host.keptRuntimes == 0 || notes.contains("kept runtime"), "failed, but the kept runtime is still there")

@@ -91,9 +91,39 @@ extension ModelHost: Host {
   func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove] {
     try call("prepare rewiring", waits: true) { () throws(Failure) in
       try mustLive(.new)
+      let connections = plan.rewiring.sockets.filter(\.isConnection).map(\.given) + plan.rewiring.peers.map(\.given)
       return plan.rewiring.given.map {
-        WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: false)
+        WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: connections.contains($0), source: connections.contains($0) ? 15 : nil)
       }
+    }
+  }
+
+  var hasConnections: Bool { plan.rewiring.hasConnections }
+
+  func prepareDiversion(_ moves: [WiredMove]) throws(Failure) -> [WiredMove] {
+    try call("prepare diversion", waits: true) { () throws(Failure) in
+      try mustLive(.old)
+      isReadyToDivert = true
+      return moves.map {
+        var move = $0
+        if move.isConnection { move.diversion = Diversion(kept: 30, standIn: 31, output: 32, identity: "socket:[31]") }
+        return move
+      }
+    }
+  }
+
+  func divert(_ moves: [WiredMove]) throws(Failure) {
+    try call("divert") { () throws(Failure) in
+      try mustLive(.old)
+      if !isReadyToDivert { violate("diverted without having prepared it") }
+      isDiverted = true
+    }
+  }
+
+  func endDiversion(_ moves: [WiredMove]) throws(Failure) {
+    try call("end diversion", waits: true) { () throws(Failure) in
+      if old.isAlive, old.runState == .running, isDiverted { violate("given back while the guest talks") }
+      (isDiverted, isReadyToDivert) = (false, false)
     }
   }
 

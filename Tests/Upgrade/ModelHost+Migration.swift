@@ -30,6 +30,7 @@ extension ModelHost {
       if Self.underWay.contains(old.migration), name == "migrate-set-capabilities" { throw refusal("There's a migration process in progress") }
       Self.set(&old, arguments)
     case "migrate-continue":
+      if hasConnections, !isDiverted { violate("the state is saved with connections that are not diverted") }
       guard old.migration == "pre-switchover" else { throw refusal("Migration not in expected state: \(old.migration)") }
       old.migration = "device"
     case "migrate_cancel":
@@ -46,6 +47,7 @@ extension ModelHost {
       if old.settling > 0 { throw refusal("Migration is not finalized yet") }
       if new?.hasRun == true { violate("the old QEMU was continued after the new one had run") }
       if new?.isAlive == true { violate("the old QEMU was continued beside a living new one") }
+      if isDiverted, !toleratesLostNames { violate("the old QEMU was continued without its connections") }
       old.runState = .running
     default: throw refusal("The command \(name) has not been found")
     }
@@ -78,7 +80,8 @@ extension ModelHost {
     for (name, value) in arguments?.object ?? [:] where name != "capabilities" { twin.parameters[name] = value }
   }
 
-  func startMigration() throws(Failure) {
+  func startMigration(_ last: () throws(Failure) -> Void) throws(Failure) {
+    try last()
     try call("start migration", waits: true) { () throws(Failure) in
       try mustLive(.new)
       new?.migration = "active"

@@ -88,6 +88,9 @@ final class ModelHost {
   /// Descriptors of the new QEMU that are the real ones by now.
   var wired: Set<Int32> = []
   var hasStandIns = true
+  /// The old QEMU's live connections are, and it has what that needs.
+  var isDiverted = false
+  var isReadyToDivert = false
   var hearsInterrupts = true
   var interruptPending = false
 

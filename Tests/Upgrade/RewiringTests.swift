@@ -48,7 +48,8 @@ import Testing
   @Test(arguments: refused) func aPortThatCannotBeFoundIsRefused(value: String, reason: String) {
     var observation = Fixture.observation(Fixture.arguments + ["-debugcon", value])
     observation.live.chardevs.append("debugcon")
-    #expect(Fixture.plan(observation).blockers.map(\.reason) == [reason])
+    observation.foreign = [ForeignDescriptor(number: 20, what: "a network socket")]
+    #expect(Fixture.plan(observation).blockers.map(\.reason) == [reason], "said once")
   }
 
   // MARK: Finding them
@@ -88,6 +89,36 @@ import Testing
     #expect(network.listeners.map { $0.connections.map(\.descriptor) } == [[23], []])
     #expect(network.listeners[0].carried == nil, "VNC negotiates")
     #expect(network.inodes == [1, 2, 3, 4])
+  }
+
+  static func udp(_ local: String, _ port: UInt16, inode: UInt64) -> InternetSocketEntry {
+    InternetSocketEntry(transport: .udp, local: .init(host: local, port: port), remote: .init(host: "", port: 0), isListening: false, inode: inode)
+  }
+
+  @Test func socketsOfAUserNetworkAreFound() throws {
+    var process = Process()
+    for inode in UInt64(1)...8 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let internet = [
+      Self.tcp("127.0.0.1", 80, inode: 1), Self.tcp("10.0.0.1", 80, inode: 2), Self.udp("0.0.0.0", 53, inode: 3),
+      // A client, two connections of the guest, and a port that is forwarded by nobody's words.
+      Self.tcp("127.0.0.1", 80, inode: 4, to: 999), Self.tcp("10.0.0.9", 33000, inode: 5, to: 443), Self.udp("0.0.0.0", 40000, inode: 6),
+      Self.tcp("0.0.0.0", 8080, inode: 7),
+    ]
+    let rules = "hostfwd=tcp:127.0.0.1:80-:80,hostfwd=udp::53-:53"
+    let network = try process.network("-netdev user,id=u,\(rules)", internet: internet)
+    #expect(network.unresolved.isEmpty)
+    #expect(network.listeners.map { $0.sockets.map(\.descriptor) } == [[21], [23]])
+    #expect(network.listeners.map { $0.connections.map(\.descriptor) } == [[24], []])
+    // Number 8 is in no table: libslirp pings, too.
+    #expect(network.passing == [5, 6, 8])
+    #expect(try process.network("-netdev user,id=u,restrict=on", internet: internet).passing == [])
+    #expect(try process.network("-vga std", internet: internet).passing == [4, 5, 6, 3, 8], "QEMU adds a card by itself")
+  }
+
+  @Test func whatIsForwardedMustBeWhatTheArgumentsSay() {
+    var observation = Fixture.observation()
+    observation.live.forwards = ["port 2222"]
+    #expect(Fixture.plan(observation).blockers.map(\.reason) == ["the ports that are forwarded now (port 2222) are not those of the arguments"])
   }
 
   @Test func aPortAtWhichNothingListensIsUnresolved() throws {
@@ -131,7 +162,7 @@ import Testing
       Self.unix(3, "/run/a", to: 13), Self.unix(13, to: 3), Self.unix(14, to: 15), Self.unix(15, "/run/a", to: 14),
     ]
     let internet = [Self.tcp("10.0.0.1", 4000, inode: 4, to: 44), Self.tcp("10.0.0.1", 44, inode: 5, to: 4001)]
-    let words = "-chardev socket,id=a,path=/run/a -chardev socket,id=b,path=b,abstract=on -serial tcp:h:44 -monitor unix:/run/c,reconnect=1 -vnc :1"
+    let words = "-nodefaults -chardev socket,id=a,path=/run/a -chardev socket,id=b,path=b,abstract=on -serial tcp:h:44 -monitor unix:/run/c,reconnect=1 -vnc :1"
     let network = try process.network(words, internet: internet + [Self.tcp("0.0.0.0", 5901, inode: 9)], unix: unix)
     #expect(network.outgoing.map { $0.socket?.descriptor } == [21, 22, 24, nil])
     #expect(network.outgoing.map(\.path) == ["/run/a", nil, nil, "/run/c"])

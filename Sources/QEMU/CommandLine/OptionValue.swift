@@ -99,6 +99,12 @@ public struct OptionValue: Sendable, Hashable {
     text = (end == 0 ? "" : kept + ",") + "\(key)=\(Self.escape(value))"
   }
 
+  /// Gives another value to one of several entries that have the same key.
+  mutating func set(entry place: Int, to value: String) {
+    let range = entries[place].valueRange
+    if isJSON { replace(range, with: JSONText.quote(value)) } else { replaceWord(range, with: Self.escape(value)) }
+  }
+
   public mutating func set(_ key: String, to value: String) { set(key, to: .string(value)) }
   public mutating func set(_ key: String, to value: Bool) { set(key, to: .bool(value)) }
 

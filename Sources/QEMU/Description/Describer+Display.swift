@@ -137,11 +137,8 @@ extension Describer {
       if !hasMonitor || !hasSerial { result.usesStandardInput = true }
     }
     if hasDefaults, !has("netdev", "nic", "net") {
-      refuse(
-        .netdevUser, .own, "user", "",
-        "without -nic, -net, -netdev or -nodefaults QEMU adds a network card on a user network, "
-          + "and the guest's connections through it would end",
-        "start the VM with -nic none, or with -nic user,restrict=on")
+      // The two are compared before the guest is paused.
+      bind(.netdevUser, .own, "user", "", .relaunch, Self.endingConnections)
     }
   }
 }

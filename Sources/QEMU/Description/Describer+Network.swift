@@ -47,22 +47,11 @@ extension Describer {
     parameters.entries.filter { $0.key == key || $0.key.hasPrefix(key + ".") }.map(\.value)
   }
 
+  /// libslirp's state has the leases and the connections of `guestfwd` to character devices, and no other.
   private mutating func userNetwork(_ option: CommandOption, _ parameters: OptionValue) {
-    let outside = ["hostfwd", "guestfwd", "smb", "smbserver", "tftp", "tftp-server-name"]
-      .filter { !rules($0, parameters).isEmpty }
-    let wayOut = "use restrict=on without forwarding, or -nic none"
-    if parameters.isOn("restrict"), outside.isEmpty {
-      bind(
-        .netdevUser, .own, parameters["id"] ?? "user", option.text, .relaunch,
-        "it is cut off from the outside, so a new one is as good")
-    } else {
-      refuse(
-        .netdevUser, .own, parameters["id"] ?? "user", option.text,
-        outside.isEmpty
-          ? "the guest's connections through QEMU's own user network would end"
-          : "the guest's connections would end, and \(outside.joined(separator: ", ")) cannot be handed over yet",
-        wayOut)
-    }
+    bind(
+      .netdevUser, .own, parameters["id"] ?? "user", option.text, .relaunch,
+      parameters.isOn("restrict") ? "it is cut off from the outside, so a new one is as good" : Self.endingConnections)
     for rule in rules("hostfwd", parameters) { hostForward(rule, option) }
     for rule in rules("guestfwd", parameters) { guestForward(rule, option) }
     for key in ["smb", "tftp"] {
@@ -73,29 +62,31 @@ extension Describer {
     }
   }
 
-  /// `[tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport`, or `unix:path-…` since 11: QEMU listens on it.
-  private mutating func hostForward(_ rule: String, _ option: CommandOption) {
-    let text = rule.lastIndex(of: "-").map { rule[..<$0] } ?? rule[...]
-    let (protocolName, address) = text.firstIndex(of: ":").map { (text[..<$0], text[text.index(after: $0)...]) } ?? ("", text)
-    let kind: Binding.Kind
-    switch protocolName {
-    case "tcp", "": kind = .tcpSocket
-    case "udp": kind = .udpSocket
-    case "unix": kind = .unixSocket
-    default:
-      block(option, "\(rule) is no forwarding rule", "check the command line: QEMU itself refuses it")
-      return
+  static let endingConnections = "the new QEMU has its own; connections that go through the running one's end"
+
+  private mutating func hostForward(_ text: String, _ option: CommandOption) {
+    if let rule = HostForward(text) {
+      bind(
+        rule.isDatagram ? .udpSocket : .tcpSocket, .listen, "\(rule.address):\(rule.port)", option.text, .duplicate,
+        "the new QEMU gets the running one's socket: the port is never closed", purpose: "hostfwd")
+    } else if text.hasPrefix("unix:") {
+      refuse(
+        .unixSocket, .listen, String((text.lastIndex(of: "-").map { text[..<$0] } ?? text[...]).dropFirst("unix:".count)), option.text,
+        "a forwarded unix socket cannot be handed over yet", Self.forwardingWayOut, purpose: "hostfwd")
+    } else {
+      block(option, "which socket of the running QEMU \(text) is cannot be told", Self.forwardingWayOut)
     }
-    refuse(
-      kind, .listen, String(address), option.text, "a forwarded port cannot be handed over yet",
-      "start the VM without it: the arguments count, hostfwd_remove in the monitor does not help", purpose: "hostfwd")
   }
+
+  private static let forwardingWayOut =
+    "start the VM with numbers for the address and the port, not 0: the arguments count, hostfwd_remove in the monitor does not help"
 
   /// `tcp:server:port-DEVICE`: DEVICE is a command for each connection, or a chardev of the old short form.
   private mutating func guestForward(_ rule: String, _ option: CommandOption) {
     guard let dash = rule.firstIndex(of: "-") else { return }
     let device = String(rule[rule.index(after: dash)...])
     if device.hasPrefix("cmd:") { return }
+    block(option, "a connection of the guest to a character device (guestfwd) cannot be handed over yet", "start the VM without guestfwd=, or with cmd:")
     let port = rule[..<dash].split(separator: ":").last ?? ""
     legacyChardev(CommandOption(name: option.name, value: option.value), device, "guestfwd.tcp.\(port)")
   }

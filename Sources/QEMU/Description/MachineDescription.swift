@@ -76,6 +76,13 @@ public struct MachineDescription: Sendable, Equatable {
     }
   }
 
+  /// Gives a tap that its option does not name the name that it has.
+  public mutating func setAddress(_ address: String, ofTap option: String) {
+    for index in bindings.indices where bindings[index].kind == .tap && bindings[index].option == option && bindings[index].address.contains("%") {
+      bindings[index].address = address
+    }
+  }
+
   /// Of a command line whose configuration files have been read.
   /// - Parameter isPart: some options out of a command line: what QEMU adds by itself is left out.
   public init(_ expanded: ExpandedCommandLine, isPart: Bool = false) {

@@ -3,17 +3,25 @@ public struct NetworkEndpoint: Sendable, Hashable {
   public enum Name: Sendable, Hashable {
     /// A TCP port; with `last`, the first free one of a range (`to=`).
     case port(UInt16, last: UInt16)
+    /// A UDP port.
+    case datagrams(UInt16)
     /// A unix socket without a file, in the network namespace.
     case abstract(String)
     /// A unix socket with a path: of no namespace of the network, so that both QEMUs can have it.
     case path(String)
   }
-  public enum Part: String, Sendable { case main, websocket }
+  public enum Part: Sendable, Hashable {
+    case main, websocket
+    /// A rule that forwards a port of the host, by the place of its key in the option.
+    case forward(Int)
+  }
 
   /// The option's place in the command line.
   public var option: Int
   public var part = Part.main
   public var name: Name
+  /// The address that it is bound to, where several of one port are told apart by it.
+  public var host: String?
   /// The character device's id, if it is one.
   public var chardev: String?
   /// What it is for: `serial`, `qmp`, `vnc`, …
@@ -26,6 +34,7 @@ public struct NetworkEndpoint: Sendable, Hashable {
   public var text: String {
     switch name {
     case .port(let first, let last): first == last ? "port \(first)" : "ports \(first) to \(last)"
+    case .datagrams(let port): "UDP port \(port)"
     case .abstract(let name): "@" + name
     case .path(let path): path
     }
@@ -33,7 +42,7 @@ public struct NetworkEndpoint: Sendable, Hashable {
 }
 
 extension CommandLine {
-  /// Where QEMU listens by this command line. SPICE, user networking, NBD and the like are not among them.
+  /// Where QEMU listens by this command line. SPICE, NBD and the like are not among them.
   public var networkEndpoints: [NetworkEndpoint] {
     var labels = LegacyLabels()
     let negotiated = negotiatedChardevs
@@ -63,8 +72,21 @@ extension CommandLine {
       case "display":
         guard let value = option.value, value.hasPrefix("vnc=") else { return [] }
         return Self.vnc(index, OptionValue(String(value.dropFirst("vnc=".count)), impliedKey: "vnc"))
+      case "netdev", "nic", "net": return Self.forwards(index, option)
       default: return []
       }
+    }
+  }
+
+  /// Ports of the host that a user network forwards to the guest.
+  private static func forwards(_ index: Int, _ option: CommandOption) -> [NetworkEndpoint] {
+    let parameters = option.parameters
+    guard option.isUserNetwork else { return [] }
+    return parameters.entries.enumerated().compactMap { place, entry in
+      guard HostForward.isKey(entry.key), let rule = HostForward(entry.value) else { return nil }
+      return NetworkEndpoint(
+        option: index, part: .forward(place), name: rule.isDatagram ? .datagrams(rule.port) : .port(rule.port, last: rule.port),
+        host: rule.address.isEmpty ? "0.0.0.0" : rule.address, purpose: "hostfwd")
     }
   }
 

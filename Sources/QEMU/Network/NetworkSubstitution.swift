@@ -40,6 +40,14 @@ public struct NetworkSubstitution: Sendable, Hashable {
 
   private static func listening(_ option: CommandOption, _ part: NetworkEndpoint.Part, port: UInt16) -> CommandOption {
     var option = option
+    if case .forward(let place) = part {
+      var parameters = option.parameters
+      guard var rule = HostForward(parameters.entries[place].value) else { return option }
+      rule.port = port
+      parameters.set(entry: place, to: rule.text)
+      option.value = parameters.text
+      return option
+    }
     if option.name == "s" { return CommandOption(dashes: option.dashes, name: "gdb", value: "tcp::\(port)") }
     if var legacy = LegacySocket(option.value ?? ""), option.name != "chardev" {
       legacy.setPort(port)

@@ -27,3 +27,13 @@ extension CommandLine {
     }
   }
 }
+
+extension CommandLine {
+  /// What QEMU would run when a tap goes that it has made or opened by name; nil if nothing. Source: `net_init_tap` in
+  /// QEMU's net/tap.c: with a descriptor or a helper there is none.
+  public func downscript(_ tap: TapOption) -> String? {
+    if !tap.descriptors.isEmpty || tap.bridge != nil { return nil }
+    let script = options[tap.option].parameters["downscript"] ?? "/etc/qemu-ifdown"
+    return script == "no" || script.isEmpty ? nil : script
+  }
+}

@@ -70,6 +70,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var descriptorSets: [Int: [Int32]] = [:]
   /// What `info network` prints: QMP does not tell of networks.
   public var networkText = ""
+  /// Ports of the host that user networks forward, as ``NetworkEndpoint/text`` has them. Source: `info usernet`.
+  public var forwards: [String] = []
   /// What was asked beyond this, because the devices are not those of the arguments.
   public var wanted = LiveParts.Wanted()
   public var parts = LiveParts()
@@ -99,6 +101,7 @@ extension LiveMachine {
       ("x-debug-query-block-graph", nil),
       ("human-monitor-command", ["command-line": "info network"]),
       ("query-fdsets", nil),
+      ("human-monitor-command", ["command-line": "info usernet"]),
     ]
     var pending: [Int64] = []
     for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
@@ -157,6 +160,7 @@ extension LiveMachine {
       pluggedMemory += device["data"]?["size"]?.integer.map { UInt64(clamping: $0) } ?? 0
     }
     networkText = answers[16].string ?? ""
+    forwards = Self.forwards(answers[18].string ?? "")
     for set in answers[17].array ?? [] {
       guard let number = set["fdset-id"]?.integer else { continue }
       descriptorSets[Int(number)] = (set["fds"]?.array ?? []).compactMap { $0["fd"]?.integer.flatMap { Int32(exactly: $0) } }.sorted()
@@ -292,6 +296,16 @@ extension LiveMachine {
 extension LiveMachine {
   /// Networks and cards as `info network` tells them; lines that are neither are left out.
   var networks: [Rebuilding.Network] { networkText.split(whereSeparator: \.isNewline).compactMap(Rebuilding.Network.init) }
+
+  /// From lines like `  TCP[HOST_FORWARD]  12       127.0.0.1  5555       10.0.2.15    22     0     0`.
+  static func forwards(_ text: String) -> [String] {
+    text.split(whereSeparator: \.isNewline).compactMap { line in
+      let words = line.split(whereSeparator: \.isWhitespace)
+      guard words.count > 3, words[0].hasSuffix("[HOST_FORWARD]"), let port = UInt16(words[3]) else { return nil }
+      let name: NetworkEndpoint.Name = words[0].hasPrefix("UDP") ? .datagrams(port) : .port(port, last: port)
+      return NetworkEndpoint(option: 0, name: name, purpose: "hostfwd").text
+    }
+  }
 
   /// Ports of hubs, which join networks and cards.
   var hubPorts: [Rebuilding.HubPort] { Rebuilding.HubPort.all(in: networkText) }

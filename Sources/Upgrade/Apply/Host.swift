@@ -60,7 +60,8 @@ public protocol Host: AnyObject {
   /// - Parameter seconds: how long the answer may take.
   func command(_ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double) throws(Failure) -> JSONValue
   /// Hands each side its end of the migration stream and starts the migration.
-  func startMigration() throws(Failure)
+  /// - Parameter last: done when all is ready, right before.
+  func startMigration(_ last: () throws(Failure) -> Void) throws(Failure)
   /// Waits for `side` to report one of `states`: of a migration, `pass` for the end of a pass over RAM,
   /// `stopped` for the guest's stop.
   /// - Parameter peerMustLive: whether the death of the other QEMU ends the wait with a failure.
@@ -75,7 +76,17 @@ public protocol Host: AnyObject {
   func exchange(_ exchange: NameExchange) throws(Failure)
   /// Finds out, before the guest is stopped, what is put in its place in the new QEMU, and makes sure that it can be.
   func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove]
-  /// Puts it there. Again, if that was done already, it changes nothing.
+  /// Gives the old QEMU what its live connections are diverted with.
+  /// - Returns: the moves, with that.
+  func prepareDiversion(_ moves: [WiredMove]) throws(Failure) -> [WiredMove]
+  /// Keeps from the old QEMU what clients send, and from them what it says: what it would read once its state is
+  /// saved would be lost with it.
+  func divert(_ moves: [WiredMove]) throws(Failure)
+  /// Gives the old QEMU its connections back, whose clients get first what it said meanwhile; takes back what it was
+  /// given. Nothing if that was done already. The guest stands still.
+  func endDiversion(_ moves: [WiredMove]) throws(Failure)
+  /// Puts it there. Again, if that was done already, it changes nothing. Clients of diverted connections get first
+  /// what the old QEMU said.
   /// - Parameter hasRun: the guest has run in the new QEMU; one in which it has not is ended by the kernel if moult is
   ///   killed in the middle.
   /// - Returns: what could not be put there any more, each in words: live connections whose stand-in has gone.

@@ -12,7 +12,7 @@ extension LinuxHost {
       return entry?["filename"]?.string?.hasPrefix("disconnected:") == false
     }
     // Without them the new QEMU would take the clients for gone, should moult be killed.
-    wiring.connections.forEach { guardian?.give(kept: $0) }
+    wiring.clients.values.forEach { guardian?.give(kept: $0.raw) }
     return moves
   }
 
@@ -26,11 +26,18 @@ extension LinuxHost {
 
   private func rewire(_ moves: [WiredMove], in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) -> [String] {
     var lost: [String] = []
+    for move in moves { try passOn(move) }
     try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
       var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
       for move in moves {
         let state = try move.state(in: newProcess.pid)
-        if state == .pending { decided.moves.append(move.move) }
+        if state == .pending {
+          decided.moves.append(move.move)
+          // It may have said already what the old one could not get rid of: that is part of a serial port's state.
+          if let client = wiring?.clients[move.move.from] {
+            try StreamSocket.passOn(from: client.raw, to: newProcess.duplicate(descriptor: move.move.from).raw)
+          }
+        }
         if state == .lost { lost.append(move.what) }
         if try move.isGiven(in: newProcess.pid) { decided.closing.append(move.move.from) }
       }
@@ -46,7 +53,7 @@ extension LinuxHost {
     return lost
   }
 
-  public func finishRewiring() { wiring = nil }
+  public func finishRewiring() { (wiring, diverted) = (nil, [:]) }
 }
 
 extension UpgradePlan {

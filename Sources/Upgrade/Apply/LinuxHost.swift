@@ -17,6 +17,8 @@ public final class LinuxHost: Host {
   var migrationStream: DescriptorBox?
   /// What stands in the new QEMU for what the old one still uses.
   var wiring: Wiring?
+  /// Of diverted connections, by their number in the new QEMU: where the old one's words come out, and where they go.
+  var diverted: [CInt: (output: DescriptorBox, client: DescriptorBox)] = [:]
   /// Of the new QEMU's standard error, if it is a file: where its messages begin.
   var messages: (file: DescriptorBox, offset: Int64)?
   /// The held upgrade that this one takes back.
@@ -214,7 +216,7 @@ public final class LinuxHost: Host {
       if guardian?.isGone ?? true {
         guardian = try GuardianLink(
           key: key, lock: lockFile.raw, oldMonitor: oldMonitor.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
-        wiring?.connections.forEach { guardian?.give(kept: $0) }
+        wiring?.clients.values.forEach { guardian?.give(kept: $0.raw) }
         isNew = true
       }
       if ready { try guardian?.awaitReady() }
@@ -265,7 +267,7 @@ public final class LinuxHost: Host {
   /// The first version whose `migrate-incoming` has `exit-on-error`. Source: qapi/migration.json.
   private static let survivesFailedLoad = QEMUVersion(major: 9, minor: 1)
 
-  public func startMigration() throws(Failure) {
+  public func startMigration(_ last: () throws(Failure) -> Void) throws(Failure) {
     guard let migrationStream else { throw Failure(step: "migrate", subject: "", reason: "there is no stream") }
     var incoming: [String: JSONValue] = ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")]
     // One that lives on after a failed load can be asked for the reason.
@@ -273,6 +275,7 @@ public final class LinuxHost: Host {
     _ = try monitor(.new).execute("migrate-incoming", .object(incoming))
     _ = try monitor(.old).execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
     self.migrationStream = nil
+    try last()
     _ = try monitor(.old).execute("migrate", ["uri": "fd:moult-migration"])
   }
 

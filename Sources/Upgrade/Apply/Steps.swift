@@ -112,7 +112,9 @@ extension Executor {
     if let mode = record.settings.parameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
     if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
-    try host.startMigration()
+    try prepareDiversion()
+    let atGate = holdsAtGate(plan)
+    try host.startMigration { () throws(Failure) in if !atGate { try divert() } }
     // Where RAM is copied first, the guest runs until that is over.
     _ = try host.awaitMigration(
       .old, states: ["active", pauseState(plan)],
@@ -128,10 +130,25 @@ extension Executor {
 
   /// Whether QEMU is to hold at its switchover gate. Where it stops the guest by itself it need not: going
   /// through the gate takes 1.5 ms of the pause (measured on 7.2), and undoing works from any point up to
-  /// the resume. A guest that was stopped before gives no other sign that its RAM is over.
+  /// the resume. A guest that was stopped before gives no other sign that its RAM is over. A copy may take long, and
+  /// only at the gate it is known when the state will be saved: clients of consoles should not wait longer.
   private func holdsAtGate(_ plan: UpgradePlan) -> Bool {
     plan.memory.stopsGuest || plan.observation.live.status != "running"
+      || plan.memory.strategy == .copy && plan.rewiring.hasConnections
   }
+
+  private func prepareDiversion() throws(Failure) {
+    guard let moves = record.rewiring, moves.contains(where: \.isConnection) else { return }
+    record.rewiring = try host.prepareDiversion(moves)
+    try host.save(record)
+  }
+
+  private func divert() throws(Failure) {
+    if let moves = record.rewiring, isDiverted { try host.divert(moves) }
+  }
+
+  /// Or is to be.
+  var isDiverted: Bool { record.rewiring?.contains { $0.diversion != nil } ?? false }
 
   private func pauseState(_ plan: UpgradePlan) -> String { holdsAtGate(plan) ? "pre-switchover" : "stopped" }
 
@@ -162,7 +179,10 @@ extension Executor {
   /// From here to `resume` the guest stands still: nothing waits but for QEMU's own events. An old QEMU that
   /// dies meanwhile may have sent everything before: that is looked at when this is undone.
   private func switchOver(_ plan: UpgradePlan) throws(Failure) {
-    if holdsAtGate(plan) { _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds) }
+    if holdsAtGate(plan) {
+      try divert()
+      _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds)
+    }
     do throws(Failure) {
       _ = try host.awaitMigration(.new, states: ["completed"], seconds: pauseSeconds, peerMustLive: true)
     } catch {
@@ -215,7 +235,7 @@ extension Executor {
     for exchange in record.stages.flatMap(\.exchanges) { try host.exchange(exchange) }
   }
 
-  /// Nothing of the old QEMU's is changed: it has the same descriptors as before, so there is nothing to take back.
+  /// There is nothing to take back: what the old QEMU needs to go on it has, if only under other numbers.
   func rewire() throws(Failure) {
     guard let moves = record.rewiring, !moves.isEmpty else { return }
     for what in try host.rewire(moves, hasRun: record.hasResumed) { notes.append("\(what) has ended: its client has to connect again") }

@@ -204,7 +204,15 @@ extension Executor {
     do {
       try host.thaw(.old)
       try cancelMigration()
-      let status = try settledStatus()
+      var status = try settledStatus()
+      if let moves = record.rewiring, moves.contains(where: \.isConnection) {
+        // What it says must not overtake what it said.
+        if isDiverted, status == "running" {
+          _ = try host.command(.old, "stop", nil)
+          status = "paused"
+        }
+        insist("give the old QEMU its connections back") { () throws(Failure) in try self.host.endDiversion(moves) }
+      }
       if status != "running" {
         _ = try host.command(.old, "cont", nil)
         let after = try host.command(.old, "query-status", nil)["status"]?.string ?? "unknown"

@@ -27,11 +27,10 @@ final class Wiring {
   private var real: [DescriptorBox] = []
   /// Duplicates of the new QEMU's stand-ins.
   private var held: [DescriptorBox] = []
-  /// Our ends of connections that stand in for live ones.
-  private var clients: [DescriptorBox] = []
+  /// Our ends of connections that stand in for live ones, by the number that the new QEMU has the live one at.
+  private(set) var clients: [CInt: DescriptorBox] = [:]
   /// By their place among the VM's outgoing connections.
   private var peers: [PeerStandIn] = []
-  var connections: [CInt] { clients.map(\.raw) }
 
   /// - Parameter directory: for the files of stand-ins.
   init(_ plan: UpgradePlan, old: ProcessHandle, directory: String) throws(Failure) {
@@ -86,21 +85,23 @@ final class Wiring {
     var accepted: [Int: CInt] = [:]
     for (index, peer) in peers.enumerated() {
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
-      clients.append(end)
+      if let given = rewiring.peers.first(where: { $0.outgoing == index })?.given { clients[given] = end } else { held.append(end) }
       accepted[index] = number
     }
     peers = []
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
-    func add(_ given: CInt, _ standIn: CInt, _ what: String, isConnection: Bool = false) throws(Failure) {
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil) throws(Failure) {
       guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
         throw Failure(
           step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
           hint: "moult plan tells whether it starts with the VM's arguments")
       }
       moves.append(
-        WiredMove(move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: isConnection))
+        WiredMove(
+          move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
+          source: connection))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -113,12 +114,16 @@ final class Wiring {
       let place = NetworkSubstitution.Place(listener.endpoint)
       let standIn: CInt
       if socket.isConnection {
-        standIn = try connect(listener.endpoint, port: substitution.ports[place], abstract: substitution.abstractNames[place], new, staged, settle)
+        let connection = try connect(
+          listener.endpoint, port: substitution.ports[place], abstract: substitution.abstractNames[place], new, staged, settle)
+        standIn = connection.number
+        clients[socket.given] = connection.ours
       } else {
         let inode: UInt64?
         if let port = substitution.ports[place] {
+          let isDatagram = if case .datagrams = listener.endpoint.name { true } else { false }
           inode = internet.first {
-            $0.transport == .tcp && $0.isListening && $0.local == .init(host: socket.address, port: port)
+            (isDatagram ? $0.transport == .udp : $0.isListening) && $0.local == .init(host: socket.address, port: port)
           }?.inode
         } else {
           inode = unix.first { $0.state == .listening && $0.path == substitution.abstractNames[place].map { "@" + $0 } }?.inode
@@ -133,13 +138,15 @@ final class Wiring {
         listening.append(DescriptorBox(try new.duplicate(descriptor: number)))
       }
       let what = "\(listener.endpoint.purpose) at \(listener.endpoint.text)"
-      try add(socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, isConnection: socket.isConnection)
+      try add(socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, connection: socket.isConnection ? socket.source : nil)
     }
     for peer in rewiring.peers {
       guard let standIn = accepted[peer.outgoing] else { continue }
       let outgoing = network.outgoing[peer.outgoing].peer
-      try add(peer.given, standIn, "the connection of the chardev \(outgoing.chardev) to \(outgoing.text)", isConnection: true)
+      try add(peer.given, standIn, "the connection of the chardev \(outgoing.chardev) to \(outgoing.text)", connection: peer.source)
     }
+    // A monitor has greeted.
+    for client in clients.values { try StreamSocket.passOn(from: client.raw, to: nil) }
     // Ours have connected: nobody else has any business there.
     for socket in listening { try ListeningSocket.deafen(socket.raw) }
     held += listening
@@ -150,15 +157,16 @@ final class Wiring {
   private func connect(
     _ endpoint: NetworkEndpoint, port: UInt16?, abstract: String?, _ new: ProcessHandle, _ staged: (String) -> String,
     _ settle: () throws(Failure) -> Void
-  ) throws(Failure) -> CInt {
+  ) throws(Failure) -> (number: CInt, ours: DescriptorBox) {
     func failure() -> Failure {
       Failure(
         step: "connect to the new QEMU's socket for", subject: "\(endpoint.purpose) at \(endpoint.text)",
         reason: "it does not accept the connection", hint: "disconnect the client of \(endpoint.text), then try again")
     }
     let isOurs: () throws(Failure) -> UInt64?
+    let ours: DescriptorBox
     switch endpoint.name {
-    case .port:
+    case .port, .datagrams:
       guard let port else { throw failure() }
       let isIPv6 = try !InternetSocketTable.read(networkOf: new.pid).contains {
         $0.transport == .tcp && $0.isListening && $0.local.port == port && !$0.local.host.contains(":")
@@ -167,26 +175,24 @@ final class Wiring {
         try LoopbackConnection(to: port, isIPv6: isIPv6)
       }
       let local = connection.localPort
-      clients.append(DescriptorBox(try connection.socket.duplicate()))
+      ours = DescriptorBox(try connection.socket.duplicate())
       isOurs = { () throws(Failure) in
         try InternetSocketTable.read(networkOf: new.pid).first {
           $0.transport == .tcp && $0.local.port == port && $0.remote.port == local
         }?.inode
       }
     case .path(let path):
-      let connection = DescriptorBox(try UnixSocket.connect(staged(path)))
-      let inode = try Files.status(of: connection.raw).inode
-      clients.append(connection)
+      ours = DescriptorBox(try UnixSocket.connect(staged(path)))
+      let inode = try Files.status(of: ours.raw).inode
       isOurs = { () throws(Failure) in
         // A connection belongs to its client's network namespace.
         let entry = try UnixSocketTable.read().first { $0.inode == inode }
         return entry?.peerInode
       }
     case .abstract:
-      let connection = DescriptorBox(
+      ours = DescriptorBox(
         try Namespaces.within(new.pid, [.network]) { () throws(Failure) in try UnixSocket.connect(abstract: abstract ?? "") })
-      let inode = try Files.status(of: connection.raw).inode
-      clients.append(connection)
+      let inode = try Files.status(of: ours.raw).inode
       isOurs = { () throws(Failure) in
         try UnixSocketTable.read(networkOf: new.pid).first { $0.inode == inode }?.peerInode
       }
@@ -194,7 +200,7 @@ final class Wiring {
     // The new QEMU accepts it in its main loop, in which it answers as well.
     for _ in 0..<200 {
       try settle()
-      if let inode = try isOurs(), let number = try Self.socketNumbers(of: new.pid)[inode] { return number }
+      if let inode = try isOurs(), let number = try Self.socketNumbers(of: new.pid)[inode] { return (number, ours) }
     }
     throw failure()
   }
@@ -224,6 +230,9 @@ public struct WiredMove: Sendable, Equatable, Codable {
   public var what: String
   /// A stand-in for it goes when moult does.
   public var isConnection: Bool
+  /// Of a connection, the old QEMU's descriptor; nil in records of versions that did not divert any.
+  public var source: CInt?
+  public var diversion: Diversion?
 
   var isTap: Bool { identity.hasPrefix(Self.tapMark) }
   private static let tapMark = "tap "

@@ -42,6 +42,8 @@ public struct ObservedNetwork: Sendable, Equatable {
   }
 
   public var listeners: [Listener] = []
+  /// Sockets with which user networks serve the guest, by inode: connections and what UDP needs.
+  public var passing: Set<UInt64> = []
   public var taps: [Queues] = []
   public var outgoing: [Outgoing] = []
   /// Words for which nothing was found, each with why.
@@ -50,12 +52,12 @@ public struct ObservedNetwork: Sendable, Equatable {
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.taps == b.taps && a.outgoing == b.outgoing && a.unresolved.elementsEqual(b.unresolved, by: ==)
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
-    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode })
+    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode }).union(passing)
   }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
@@ -85,17 +87,29 @@ extension ObservedNetwork {
     }
     findTaps(commandLine, started, interfaces)
     try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
+    if !commandLine.userNetworks.isEmpty || commandLine.hasDefaultNetwork {
+      // Whatever else is a socket of the network: libslirp makes them as the guest asks.
+      let known = Set(unix.map(\.inode) + internet.filter(\.isListening).map(\.inode))
+      passing = Set(numbers.keys).subtracting(known).subtracting(inodes)
+    }
   }
 
   private static func listener(
     _ endpoint: NetworkEndpoint, _ numbers: [UInt64: CInt], internet: [InternetSocketEntry], unix: [UnixSocketEntry]
   ) -> Listener {
     var listener = Listener(endpoint: endpoint, sockets: [], connections: [])
+    func isHost(_ entry: InternetSocketEntry) -> Bool { endpoint.host.map { $0 == entry.local.host } ?? true }
     switch endpoint.name {
+    case .datagrams(let port):
+      for entry in internet where entry.transport == .udp && entry.local.port == port && isHost(entry) {
+        guard let number = numbers[entry.inode] else { continue }
+        listener.sockets.append(Socket(descriptor: number, inode: entry.inode, address: entry.local.host))
+      }
     case .port(let first, let last):
       let own = internet.filter { $0.transport == .tcp && numbers[$0.inode] != nil && (first...last).contains($0.local.port) }
-      let port = own.first(where: \.isListening)?.local.port
-      for entry in own where entry.local.port == port {
+      let port = own.first { $0.isListening && isHost($0) }?.local.port
+      // A connection is at one of the addresses that are listened at.
+      for entry in own where entry.local.port == port && (isHost(entry) || !entry.isListening) {
         guard let number = numbers[entry.inode] else { continue }
         if entry.isListening {
           listener.sockets.append(Socket(descriptor: number, inode: entry.inode, address: entry.local.host))

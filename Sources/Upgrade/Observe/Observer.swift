@@ -88,6 +88,7 @@ public enum Observer {
     let network = try network(
       now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), pid: pid, descriptors: descriptors, sockets: sockets,
       absolute: absolute)
+    for tap in network.taps { description.setAddress(tap.interface, ofTap: now.commandLine.options[tap.tap.option].text) }
     var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
       commandLine: now.commandLine, drift: now.drift, unreadable: now.unreadable, base: base,

@@ -2,12 +2,31 @@ import QEMU
 
 extension UpgradePlan {
   var networkWarnings: [String] {
-    observation.network.taps.compactMap { tap in
-      let script = observation.commandLine.options[tap.tap.option].parameters["downscript"] ?? "no"
-      return script == "no" ? nil : "the downscript \(script) of tap \(tap.interface) will not be run, now or when the VM ends"
-    } + observation.network.outgoing.filter { !$0.peer.isRaw && $0.socket != nil }.map { outgoing in
-      "QEMU's connection to \(outgoing.peer.text) (chardev \(outgoing.peer.chardev)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s"
+    let line = observation.commandLine
+    var warnings: [String] = observation.network.taps.compactMap { tap in
+      guard let script = line.downscript(tap.tap) else { return nil }
+      return "the downscript \(script) of tap \(tap.interface) will not be run, now or when the VM ends"
     }
+    for outgoing in observation.network.outgoing where !outgoing.peer.isRaw && outgoing.socket != nil {
+      warnings.append(
+        "QEMU's connection to \(outgoing.peer.text) (chardev \(outgoing.peer.chardev)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
+    }
+    if !line.userNetworks.isEmpty || line.hasDefaultNetwork {
+      let count = observation.network.passing.count
+      let open = count == 1 ? " (1 socket is open for it now)" : count > 0 ? " (\(count) sockets are open for it now)" : ""
+      warnings.append(
+        "what the guest has open through its user network ends with a reset\(open), and has to be opened again; "
+          + "so do connections to forwarded ports")
+    }
+    return warnings
+  }
+
+  private static let untold = "which socket of the running QEMU this is cannot be told"
+
+  /// What has been named is not named by its number, too.
+  mutating func dropUnnamedSockets() {
+    if !blockers.contains(where: { $0.reason == Self.untold }) { return }
+    blockers.removeAll { $0.option.hasPrefix("descriptor ") && $0.reason.hasPrefix("a network socket") }
   }
 
   /// Why the new QEMU cannot be given what is on the network.
@@ -22,8 +41,16 @@ extension UpgradePlan {
     where binding.handover == .duplicate && !found.contains(binding.option) && !missed.contains(binding.option) {
       blockers.append(
         Blocker(
-          option: binding.option, reason: "which socket of the running QEMU this is cannot be told",
+          option: binding.option, reason: Self.untold,
           wayOut: "start the VM with a number for the port, not 0 and not a name"))
+    }
+    let wanted = network.listeners.map(\.endpoint).filter { $0.purpose == "hostfwd" }.map(\.text).sorted()
+    let forwarded = observation.live.forwards.sorted()
+    if wanted != forwarded, !line.options.contains(where: { $0.isUserNetwork && missed.contains($0.text) }) {
+      blockers.append(
+        Blocker(
+          option: "hostfwd", reason: "the ports that are forwarded now (\(forwarded.isEmpty ? "none" : forwarded.joined(separator: ", "))) are not those of the arguments",
+          wayOut: "make them the same again: hostfwd_add, hostfwd_remove"))
     }
     if !hasStandIns { return blockers }
     #if !arch(x86_64)

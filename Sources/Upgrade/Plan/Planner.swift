@@ -43,6 +43,7 @@ extension UpgradePlan {
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
     plan.blockers += plan.networkBlockers
+    plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring
     if !rewiring.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .verify }) {

@@ -68,6 +68,7 @@ public struct Rewiring: Sendable, Equatable {
     }
   }
 
+  public var hasConnections: Bool { sockets.contains { $0.isConnection } || !peers.isEmpty }
   public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty && peers.isEmpty }
   /// The running QEMU's descriptors of the real ones.
   var sources: [CInt] { queues.map(\.source) + sockets.map(\.source) + peers.map(\.source) }
@@ -76,7 +77,10 @@ public struct Rewiring: Sendable, Equatable {
 
   /// Listeners that need a stand-in port, by their index.
   static func needsPort(_ listener: ObservedNetwork.Listener) -> Bool {
-    if case .port = listener.endpoint.name { true } else { false }
+    switch listener.endpoint.name {
+    case .port, .datagrams: true
+    case .abstract, .path: false
+    }
   }
 
   /// - Parameter ports: of the listeners that need one, in their order.
@@ -85,7 +89,7 @@ public struct Rewiring: Sendable, Equatable {
     var ports = ports[...]
     for (index, listener) in network.listeners.enumerated() {
       switch listener.endpoint.name {
-      case .port: if let port = ports.popFirst() { substitution.ports[.init(listener.endpoint)] = port }
+      case .port, .datagrams: if let port = ports.popFirst() { substitution.ports[.init(listener.endpoint)] = port }
       case .abstract: substitution.abstractNames[.init(listener.endpoint)] = Self.abstractName(index, id: id)
       case .path: break
       }
