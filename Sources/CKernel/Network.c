@@ -86,6 +86,8 @@ int moult_listen_loopback(uint16_t *port) {
   return listener;
 }
 
+int moult_bytes_waiting(int socket, int *count) { return ioctl(socket, FIONREAD, count); }
+
 int moult_drop_incoming(int socket) {
   struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
   struct sock_fprog program = {1, &drop};

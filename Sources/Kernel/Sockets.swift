@@ -141,3 +141,27 @@ public enum UnixSocket {
     return (Array(bytes[..<size]), Array(descriptors[..<count]))
   }
 }
+
+/// What waits to be read from a stream socket.
+public enum SocketQueue {
+  /// All of it, which stays there.
+  public static func peek(_ socket: CInt) throws(Failure) -> [UInt8] {
+    var waiting: CInt = 0
+    try valueOrErrno("ask for what waits at socket", "\(socket)") { moult_bytes_waiting(socket, &waiting) }
+    if waiting == 0 { return [] }
+    var bytes = [UInt8](repeating: 0, count: Int(waiting))
+    let count = try valueOrErrno("read from socket", "\(socket)") { recv(socket, &bytes, bytes.count, CInt(MSG_PEEK) | CInt(MSG_DONTWAIT)) }
+    return Array(bytes[..<count])
+  }
+
+  /// Reads so many bytes of what waits, and forgets them.
+  public static func drop(_ count: Int, from socket: CInt) throws(Failure) {
+    var left = count
+    var bytes = [UInt8](repeating: 0, count: count)
+    while left > 0 {
+      let size = try valueOrErrno("read from socket", "\(socket)") { recv(socket, &bytes, left, CInt(MSG_DONTWAIT)) }
+      if size == 0 { return }
+      left -= size
+    }
+  }
+}

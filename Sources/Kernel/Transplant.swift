@@ -41,10 +41,23 @@ public enum Transplant {
   /// The same, decided while the thread stands still: what it alone opens and closes is then what it is.
   /// - Parameter endsWithUs: whether the kernel is to end the process if this one is killed meanwhile, as in the middle
   ///   of a call nobody could put its registers back. For a process that can be done without.
+  /// - Parameter inPoll: only while the thread waits in poll(2) or ppoll(2): it has not been told then that there is
+  ///   something to read, and will look at the new files before it does.
   public static func perform(
-    in pid: pid_t, endsWithUs: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
+    in pid: pid_t, endsWithUs: Bool = false, inPoll: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
   ) throws(Failure) {
     var thread = try StoppedThread(pid, endsWithUs: endsWithUs)
+    var attempts = 1
+    while inPoll, !thread.isInPoll {
+      try thread.release()
+      if attempts == mostAttempts {
+        throw Failure(
+          step: "exchange descriptors of process", subject: "\(pid)", reason: "its main loop was never found waiting, in \(attempts) attempts",
+          hint: "try again when the VM is less busy")
+      }
+      attempts += 1
+      thread = try StoppedThread(pid, endsWithUs: endsWithUs)
+    }
     var failure: Failure?
     do throws(Failure) {
       let (moves, closing) = try decide()
@@ -85,6 +98,7 @@ public enum Transplant {
     return result
   }
 
+  private static let mostAttempts = 2000
   private static let fchdir: UInt64 = 81
   private static let dup3: UInt64 = 292
   private static let close: UInt64 = 3
@@ -137,6 +151,11 @@ private struct StoppedThread: ~Copyable {
       _ = moult_trace_detach(pid)
       throw error
     }
+  }
+
+  /// It waits in poll(2) or ppoll(2), which the kernel will begin anew (ERESTARTNOHAND and its like, which no program sees).
+  var isInPoll: Bool {
+    [7, 271].contains(saved.orig_rax) && (-516...(-512)).contains(Int64(bitPattern: saved.rax))
   }
 
   /// Makes the thread do a system call with numbers for arguments.

@@ -135,7 +135,10 @@ public enum UnixSocketTable {
       case 1 where value.count >= 8:  // UNIX_DIAG_VFS
         entry.fileInode = value.integer(at: 0, as: UInt32.self)
         entry.fileDevice = DeviceNumber.fromKernel(value.integer(at: 4, as: UInt32.self))
-      case 2 where value.count >= 4: entry.peerInode = UInt64(value.integer(at: 0, as: UInt32.self))
+      case 2 where value.count >= 4:
+        // One that has been closed has no number any more.
+        let peer = UInt64(value.integer(at: 0, as: UInt32.self))
+        entry.peerInode = peer == 0 ? nil : peer
       case 4 where value.count >= 8:  // UNIX_DIAG_RQLEN
         entry.receiveQueue = value.integer(at: 0, as: UInt32.self)
         entry.sendQueue = value.integer(at: 4, as: UInt32.self)

@@ -185,5 +185,70 @@ extension EndToEnd {
         vm.end()
       }
     }
+
+    /// QEMU's arguments, its first version, and the ones that it goes to. With `reconnect=` (since 8.0) it knows the path
+    /// of its peer for good.
+    static let networks: [(options: String, versions: [QEMUVersion])] = [
+      ("", [.v7_2, .v11_1, .v10_0]), (",reconnect=1", [.v10_0, .v11_1, .v11_1]),
+    ]
+
+    @Test(.enabled(if: access("/usr/bin/passt", X_OK) == 0), arguments: networks)
+    func `a guest's connections through passt go on`(options: String, versions: [QEMUVersion]) throws {
+      let namespace = "moult-e2e-passt-\(getpid())"
+      try succeed(["ip", "netns", "add", namespace])
+      defer { _ = try? succeed(["ip", "netns", "delete", namespace]) }
+      // Passt wants a way to the outside.
+      for words in ["link set lo up", "link add br0 type bridge", "address add 10.97.0.1/24 dev br0", "link set br0 up", "route add default via 10.97.0.2"] {
+        try succeed(["ip", "-n", namespace] + words.split(separator: " ").map(String.init))
+      }
+      try leavingNothing {
+        let home = VMConfiguration("e2e-passt").home + "-peer"
+        try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: home) }
+        func inNamespace(_ words: String...) throws -> ChildProcess { try ChildProcess(["ip", "netns", "exec", namespace] + words) }
+        func passt() throws -> ChildProcess {
+          // It ends with its first client.
+          let process = try inNamespace(
+            "passt", "-f", "-1", "-s", home + "/passt.sock", "-a", "10.98.1.2", "-n", "24", "-g", "10.98.1.1", "-t", "45997:7", "--runas", "0")
+          try eventually("passt listens") { access(home + "/passt.sock", F_OK) == 0 }
+          return process
+        }
+        var peer = try passt()
+        defer { peer.signal(SIGKILL) }
+        let vm = try LabVM(
+          VMConfiguration("e2e-passt") {
+            $0.version = versions[0]
+            $0.memory = .file()
+            $0.words = ["net=10.98.1.2/24"]
+            $0.launcher = ["ip", "netns", "exec", namespace]
+            $0.extraArguments = [
+              "-netdev", "stream,id=n0,server=off,addr.type=unix,addr.path=\(home)/passt.sock\(options)", "-device", "virtio-net-pci,netdev=n0",
+            ]
+          })
+        defer { vm.end() }
+        func echoes() throws -> Bool {
+          try inNamespace("sh", "-c", "echo hello | timeout 20 socat -t 15 - TCP:127.0.0.1:45997").wait(seconds: 40).stdout == "hello\n"
+        }
+        try eventually("the guest answers", within: 90) { try echoes() }
+        try succeed(["sh", "-c", "head -c 12M /dev/urandom >\(home)/sent"])
+        let transfer = try inNamespace("sh", "-c", "socat -t 60 - TCP:127.0.0.1:45997 <\(home)/sent >\(home)/received")
+        try vm.mustUpgrade(to: versions[1], ["--hold"], strategy: "shared", outcome: "held")
+        try vm.mustRollBack(to: versions[0])
+        try vm.mustUpgrade(to: versions[2])
+        #expect(try transfer.wait(seconds: 120).code == 0)
+        try succeed(["cmp", home + "/sent", home + "/received"])
+        #expect(peer.isRunning)
+        try eventually("the guest answers still", within: 90) { try echoes() }
+        if options.isEmpty { return vm.end() }
+        // Another one in its place is found under the real path.
+        peer.signal(SIGKILL)
+        // It had the forwarded port.
+        try eventually("passt ends") { !peer.isRunning }
+        unlink(home + "/passt.sock")
+        peer = try passt()
+        try eventually("the guest answers through the other passt", within: 90) { try echoes() }
+        vm.end()
+      }
+    }
   }
 }

@@ -146,6 +146,16 @@ import Testing
     ("-chardev socket,id=a,path=/p,reconnect=2 -mon chardev=a,mode=control", ["/p a 2000"], nil),
     ("-chardev socket,id=a,path=/p,reconnect-ms=1500,server=off", ["/p a raw 1500"], nil),
     ("-chardev socket,id=a,path=/p,telnet=on -chardev socket,id=b,port=1,tls-creds=t", ["/p a 0", ":1 b 0"], nil),
+    (
+      "-netdev stream,id=n,server=off,addr.type=unix,addr.path=/p", ["/p n raw 0"],
+      "-netdev stream,id=n,server=off,addr.type=unix,addr.path=s0,addr.abstract=on"
+    ),
+    (
+      #"-netdev {"type":"stream","id":"n","addr":{"type":"inet","host":"::1","port":"5"},"server":false}"#, ["[::1]:5 n raw 0"],
+      "-netdev stream,id=n,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port=7000"
+    ),
+    (#"-netdev {"type":"stream","id":"n","addr":{"type":"unix","path":"/p"},"server":false,"reconnect":5}"#, ["/p n raw 5000"], nil),
+    ("-netdev stream,id=n,server=on,addr.type=unix,addr.path=/p -netdev socket,id=m,connect=:1 -netdev stream,id=o,addr.type=fd,addr.str=3", [], nil),
     // Not outgoing: it listens, it has a descriptor, it is moult's own.
     ("-chardev socket,id=a,path=/p,server=on -serial unix:/q,server -chardev socket,id=b,fd=4 -chardev socket,id=moult-control,fd=3", [], nil),
     ("-gdb tcp::1 -chardev socket,id=a,port=x", [], nil),
@@ -154,7 +164,7 @@ import Testing
   @Test(arguments: outgoing) func outgoingConnectionsAreFoundAndReplaced(words: String, found: [String], substituted: String?) {
     let line = CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init))
     let connections = line.outgoingConnections
-    #expect(connections.map { "\($0.text) \($0.chardev)\($0.isRaw ? " raw" : "") \($0.reconnectMilliseconds)" } == found)
+    #expect(connections.map { "\($0.text) \($0.user.text.split(separator: " ").last ?? "")\($0.isRaw ? " raw" : "") \($0.reconnectMilliseconds)" } == found)
     guard let substituted else { return }
     var substitution = NetworkSubstitution()
     for (index, connection) in connections.enumerated() {
@@ -170,6 +180,8 @@ import Testing
   static let bound: [(String, Binding.Handover)] = [
     ("-chardev socket,id=a,path=/p", .duplicate), ("-chardev socket,id=a,path=/p,reconnect=1", .duplicate),
     ("-monitor tcp:h:44", .duplicate), ("-chardev socket,id=a,path=p,abstract=on", .duplicate),
+    ("-netdev stream,id=n,addr.type=inet,addr.host=::1,addr.port=5", .duplicate), ("-netdev stream,id=n,addr.type=unix,addr.path=/p,reconnect=5", .duplicate),
+    ("-netdev stream,id=n,addr.type=inet,addr.host=h,addr.port=5", .refuse), ("-netdev socket,id=n,connect=127.0.0.1:5", .refuse), ("-netdev stream,id=n,addr.type=inet,addr.host=::1,addr.port=5,reconnect=5", .refuse),
     // Another must be made: that needs reconnect=, and a path.
     ("-chardev socket,id=a,path=/p,reconnect-ms=5000 -mon chardev=a,mode=control", .reopen),
     ("-chardev socket,id=a,path=/p -mon chardev=a,mode=control", .refuse), ("-qmp tcp:h:44", .refuse),
@@ -207,5 +219,34 @@ import Testing
     }
     let line = CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init))
     #expect(twin.applied(to: line).argv.joined(separator: " ") == "qemu \(expected) -incoming defer -S")
+  }
+
+  /// Lengths of frames, how many bytes of the first are read already, how many of the last have not come; the beginning.
+  static let queues: [(lengths: [Int], read: Int, missing: Int, expected: Int?)] = [
+    ([], 0, 0, 0), ([60], 0, 0, 0), ([60, 1514, 42], 0, 0, 0), ([69632], 0, 0, 0),
+    // The first was read in part: its length only, or most of it.
+    ([60, 1514, 42], 2, 0, 62), ([60, 1514, 42], 4, 0, 60), ([1514, 60], 1500, 0, 18), ([65535, 60], 40000, 0, 25539),
+    // The sender is not done with the last.
+    ([60], 0, 30, 0), ([60, 1514], 0, 1000, 0), 
+    ([1514, 60, 60, 1514, 42], 100, 20, 1418),
+    // Nothing whole, or too little: nothing tells.
+    ([60], 0, 62, nil), ([1514], 100, 0, nil), ([60, 1514], 10, 1000, nil),
+  ]
+
+  @Test(arguments: queues) func aFrameIsFoundInWhatWaits(lengths: [Int], read: Int, missing: Int, expected: Int?) {
+    var bytes: [UInt8] = []
+    for length in lengths {
+      bytes += [UInt8(length >> 24 & 255), UInt8(length >> 16 & 255), UInt8(length >> 8 & 255), UInt8(length & 255)]
+      bytes += (0..<length).map { UInt8($0 * 7 & 255) }
+    }
+    #expect(FrameStream.beginning(of: Array(bytes.dropFirst(read).dropLast(missing))) == expected)
+  }
+
+  @Test func twoBeginningsAreNone() {
+    // In the rest of a frame that was read in part lies what looks like another one's beginning.
+    let frame: [UInt8] = [0, 0, 0, 60] + [UInt8](repeating: 0xaa, count: 60)
+    var bytes = [UInt8](repeating: 0xbb, count: 100) + frame + frame
+    bytes.replaceSubrange(10..<14, with: [0, 0, 0, 150])  // It ends where the second frame begins.
+    #expect(FrameStream.beginning(of: bytes) == nil)
   }
 }

@@ -187,10 +187,11 @@ import Testing
     var observation = Fixture.observation(Fixture.arguments + words)
     observation.live.chardevs += ["a", "ev", "b"]
     observation.directories[0].entries.insert("a.sock")
+    let ids = ["a", "ev", "b"]
     let paths = ["a": "/run/vm1/a.sock", "ev": "/run/ev.sock", "b": "/run/b.sock"]
     for (index, peer) in observation.commandLine.outgoingConnections.enumerated() {
       let number = CInt(40 + index)
-      observation.network.outgoing.append(.init(peer: peer, socket: .init(descriptor: number, inode: UInt64(number)), path: paths[peer.chardev]))
+      observation.network.outgoing.append(.init(peer: peer, socket: .init(descriptor: number, inode: UInt64(number)), path: paths[ids[index]]))
     }
     return Fixture.plan(observation, Fixture.request(root: root))
   }
@@ -199,7 +200,7 @@ import Testing
     let plan = Self.connected()
     #expect(plan.blockers == [])
     #expect(plan.rewiring.peers.map { [$0.source, $0.given] } == [[40, 7], [42, 8]])
-    #expect(plan.warnings.contains("QEMU's connection to /var/run/ev.sock (chardev ev) ends with the old QEMU; the new one makes another within 5.0 s"))
+    #expect(plan.warnings.contains("QEMU's connection to /var/run/ev.sock (the chardev ev) ends with the old QEMU; the new one makes another within 5.0 s"))
     #expect(plan.stages.first { $0.directory == "/run/vm1" }?.carried == ["a.sock"])
     let operations = LaunchPlan.sandbox(plan) { $0 == 0 ? "/run/moult/k/peer0" : nil }.operations
     #expect(operations.suffix(2) == [.bind(source: "/run/moult/k/peer0", target: "/run/vm1/a.sock"), .hide(path: "/run/ev.sock")])

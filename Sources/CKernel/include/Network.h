@@ -15,6 +15,8 @@ int moult_frame_socket(const char *interface);
 /// A TCP socket that keeps a free port, of IPv4 and IPv6, from those that ask for any; one that asks for that very
 /// port with SO_REUSEADDR gets it.
 int moult_reserve_port(uint16_t *port);
+/// FIONREAD: how many bytes wait to be read from a stream socket.
+int moult_bytes_waiting(int socket, int *count);
 /// Makes a listening socket take no connection any more: what arrives is dropped (SO_ATTACH_FILTER).
 int moult_drop_incoming(int socket);
 /// Listens at a free port of the loopback interface (IPv4) of the calling thread's network namespace.

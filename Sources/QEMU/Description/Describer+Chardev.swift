@@ -166,7 +166,7 @@ extension Describer {
 
   /// A connection to another program.
   private mutating func bindConnection(_ chardev: Chardev, _ kind: Binding.Kind, _ address: String, _ purpose: String) {
-    let connection = commandLine.outgoingConnections.first { $0.chardev == chardev.id }
+    let connection = commandLine.outgoingConnections.first { $0.user == .chardev(chardev.id) }
     func refuse(_ why: String, _ wayOut: String) {
       self.refuse(kind, .connect, address, chardev.option, why, wayOut, purpose: purpose)
     }
@@ -193,5 +193,5 @@ extension Describer {
     }
   }
 
-  private static let sameConnection = "the new QEMU gets the running one's connection: the other program does not notice"
+  static let sameConnection = "the new QEMU gets the running one's connection: the other program does not notice"
 }

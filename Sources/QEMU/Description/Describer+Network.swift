@@ -118,7 +118,8 @@ extension Describer {
   private mutating func socketNetwork(_ option: CommandOption, _ parameters: OptionValue, _ type: String) {
     func refuse(_ role: Binding.Role, _ address: String) {
       self.refuse(
-        .netdevSocket, role, address, option.text, "a network over sockets cannot be handed over yet", Self.unplug)
+        .netdevSocket, role, address, option.text,
+        "only a network of type stream that QEMU connects to its peer is handed over", "-netdev stream speaks as socket does; or " + Self.unplug)
     }
     /// The address below a key of `stream` and `dgram`.
     func address(_ key: String) -> String? {
@@ -126,6 +127,10 @@ extension Describer {
       if let fd = parameters[key + ".str"] { return "fd=" + fd }
       guard let host = parameters[key + ".host"] else { return nil }
       return (host.contains(":") ? "[\(host)]" : host) + ":" + (parameters[key + ".port"] ?? "")
+    }
+    if let peer = OutgoingConnection.Peer(network: parameters) {
+      connectedNetwork(option, peer, reconnects: parameters.reconnectMilliseconds > 0)
+      return
     }
     func withLocal(_ remote: String, _ local: String?) -> String { local.map { remote + "@" + $0 } ?? remote }
     func isMulticast(_ address: String) -> Bool {
@@ -148,6 +153,30 @@ extension Describer {
       } else {
         refuse(.connect, parameters["connect"] ?? parameters["fd"].map { "fd=" + $0 } ?? "")
       }
+    }
+  }
+
+  /// Frames go over it, and the new QEMU must begin with a whole one: see ``FrameStream``.
+  private mutating func connectedNetwork(_ option: CommandOption, _ peer: OutgoingConnection.Peer, reconnects: Bool) {
+    let address: String
+    var why: String?
+    switch peer {
+    case .path(let path): address = path
+    case .abstract(let name):
+      address = "@" + name
+      if reconnects { why = "with reconnect= the new QEMU would connect to this address when it starts, beside the running one" }
+    case .port(let port, let host):
+      address = (host.contains(":") ? "[\(host)]" : host) + ":\(port)"
+      if reconnects {
+        why = "with reconnect= the new QEMU would connect to this address when it starts, beside the running one"
+      } else if !peer.isLoopback {
+        why = "part of a frame may be on its way from another host, and where the next one begins could not be told"
+      }
+    }
+    if let why {
+      refuse(.netdevSocket, .connect, address, option.text, why, "use a unix socket that has a path; or unplug the network device first (device_del, netdev_del)")
+    } else {
+      bind(.netdevSocket, .connect, address, option.text, .duplicate, Self.sameConnection)
     }
   }
 }

@@ -92,6 +92,10 @@ public struct NetworkSubstitution: Sendable, Hashable {
 
   private static func connecting(_ option: CommandOption, to peer: Peer) -> CommandOption {
     var option = option
+    if ["netdev", "nic", "net"].contains(option.name) {
+      option.value = Self.network(option.parameters, connectingTo: peer)
+      return option
+    }
     var legacy = option.name == "chardev" ? nil : LegacySocket(option.value ?? "")
     var parameters = legacy?.parameters ?? option.parameters
     switch peer {
@@ -110,6 +114,18 @@ public struct NetworkSubstitution: Sendable, Hashable {
     if case .port(let port) = peer { legacy?.setPort(port, host: loopback) }
     option.value = legacy?.text ?? parameters.text
     return option
+  }
+
+  /// In comma syntax, in which an address has dotted keys.
+  private static func network(_ parameters: OptionValue, connectingTo peer: Peer) -> String {
+    var entries = parameters.entries.filter { !$0.key.hasPrefix("addr.") }.map { ($0.key, $0.value) }
+    switch peer {
+    case .abstract(let name): entries += [("addr.type", "unix"), ("addr.path", name), ("addr.abstract", "on")]
+    case .port(let port): entries += [("addr.type", "inet"), ("addr.host", loopback), ("addr.port", "\(port)")]
+    }
+    // First what needs no key.
+    let type = entries.filter { $0.0 == "type" }.map(\.1)
+    return (type + entries.filter { $0.0 != "type" }.map { "\($0.0)=\(OptionValue.escape($0.1))" }).joined(separator: ",")
   }
 
   private static let loopback = "127.0.0.1"

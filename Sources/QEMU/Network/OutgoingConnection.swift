@@ -1,4 +1,4 @@
-/// A connection that the command line makes QEMU open to another program, for a character device.
+/// A connection that the command line makes QEMU open to another program, for a character device or a network.
 public struct OutgoingConnection: Sendable, Hashable {
   public enum Peer: Sendable, Hashable {
     /// A unix socket with a path, as written.
@@ -6,17 +6,28 @@ public struct OutgoingConnection: Sendable, Hashable {
     case abstract(String)
     case port(UInt16, host: String)
   }
+  /// By its id.
+  public enum User: Sendable, Hashable {
+    case chardev(String), network(String)
+    public var text: String {
+      switch self {
+      case .chardev(let id): "the chardev \(id)"
+      case .network(let id): "the network \(id)"
+      }
+    }
+  }
   /// The option's place in the command line.
   public var option: Int
   public var peer: Peer
-  /// The character device's id.
-  public var chardev: String
+  public var user: User
   /// Bytes go through as they are: see ``NetworkEndpoint/isRaw``.
   public var isRaw: Bool
   /// When it ends QEMU connects again, after this many milliseconds; 0: it does not.
   public var reconnectMilliseconds: Int
 
   public var reconnects: Bool { reconnectMilliseconds > 0 }
+  /// What goes over it are frames, each after its length (``FrameStream``).
+  public var isFramed: Bool { if case .network = user { true } else { false } }
   /// As in messages: `/run/peer.sock`, `@name`, `host:port`.
   public var text: String {
     switch peer {
@@ -28,7 +39,7 @@ public struct OutgoingConnection: Sendable, Hashable {
 }
 
 extension CommandLine {
-  /// What QEMU connects to by this command line. Networks, block devices and the like are not among them.
+  /// What QEMU connects to by this command line. Block devices and the like are not among them.
   public var outgoingConnections: [OutgoingConnection] {
     var labels = LegacyLabels()
     let negotiated = negotiatedChardevs
@@ -41,13 +52,18 @@ extension CommandLine {
           !id.hasPrefix(TwinArguments.controlID), let peer = OutgoingConnection.Peer(parameters)
         else { return nil }
         return OutgoingConnection(
-          option: index, peer: peer, chardev: id, isRaw: parameters.isPlainSocket && !negotiated.contains(id),
+          option: index, peer: peer, user: .chardev(id), isRaw: parameters.isPlainSocket && !negotiated.contains(id),
           reconnectMilliseconds: parameters.reconnectMilliseconds)
       case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon":
         guard let legacy = LegacySocket(option.value ?? ""), !legacy.parameters.isOn("server"), let peer = legacy.peer else { return nil }
         return OutgoingConnection(
-          option: index, peer: peer, chardev: label ?? option.name, isRaw: legacy.isPlain && !option.name.hasPrefix("qmp"),
+          option: index, peer: peer, user: .chardev(label ?? option.name), isRaw: legacy.isPlain && !option.name.hasPrefix("qmp"),
           reconnectMilliseconds: legacy.parameters.reconnectMilliseconds)
+      case "netdev", "nic", "net":
+        guard let peer = OutgoingConnection.Peer(network: parameters) else { return nil }
+        return OutgoingConnection(
+          option: index, peer: peer, user: .network(parameters["id"] ?? option.name), isRaw: true,
+          reconnectMilliseconds: parameters.reconnectMilliseconds)
       default: return nil
       }
     }
@@ -55,6 +71,26 @@ extension CommandLine {
 }
 
 extension OutgoingConnection.Peer {
+  /// Where a network of type `stream` connects to; nil if it does not, or where that cannot be told.
+  init?(network parameters: OptionValue) {
+    guard parameters["type"] == "stream", !parameters.isOn("server") else { return nil }
+    switch parameters["addr.type"] {
+    case "unix":
+      guard let path = parameters["addr.path"] else { return nil }
+      self = parameters.isOn("addr.abstract") ? .abstract(path) : .path(path)
+    case "inet":
+      guard let port = parameters["addr.port"].flatMap({ UInt16($0) }) else { return nil }
+      self = .port(port, host: parameters["addr.host"] ?? "")
+    default: return nil
+    }
+  }
+
+  /// A port that is on this host by its very name.
+  public var isLoopback: Bool {
+    guard case .port(_, let host) = self else { return false }
+    return host.hasPrefix("127.") || ["::1", "localhost", "ip6-localhost"].contains(host)
+  }
+
   /// Where a chardev of type socket connects to; nil where that cannot be told.
   init?(_ parameters: OptionValue) {
     if let path = parameters["path"] {

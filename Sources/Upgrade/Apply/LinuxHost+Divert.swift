@@ -72,7 +72,9 @@ extension LinuxHost {
 
   public func divert(_ moves: [WiredMove]) throws(Failure) {
     guard let oldProcess else { return }
-    try Transplant.perform(in: oldProcess.pid) { () throws(Failure) in
+    // Told of a frame and then finding none, QEMU aborts (`net_fill_rstate` in its net/net.c).
+    let inPoll = moves.contains { $0.isFramed ?? false }
+    try Transplant.perform(in: oldProcess.pid, inPoll: inPoll) { () throws(Failure) in
       var exchanges: [Transplant.Move] = []
       for move in moves {
         guard let source = move.source, let diversion = move.diversion, try move.isDiverted(in: oldProcess.pid) == false else { continue }

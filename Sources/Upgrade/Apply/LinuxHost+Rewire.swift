@@ -32,6 +32,7 @@ extension LinuxHost {
       for move in moves {
         let state = try move.state(in: newProcess.pid)
         if state == .pending {
+          if move.isFramed ?? false { try skipPartialFrame(of: move, in: newProcess, hasRun: hasRun) }
           decided.moves.append(move.move)
           // It may have said already what the old one could not get rid of: that is part of a serial port's state.
           if let client = wiring?.clients[move.move.from] {
@@ -51,6 +52,18 @@ extension LinuxHost {
       return decided
     }
     return lost
+  }
+
+  /// What the old QEMU has read of a frame is lost with it: so must be the rest. Networks lose frames.
+  private func skipPartialFrame(of move: WiredMove, in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) {
+    let socket = try newProcess.duplicate(descriptor: move.move.from)
+    let waiting = try SocketQueue.peek(socket.raw)
+    if let beginning = FrameStream.beginning(of: waiting) { return try SocketQueue.drop(beginning, from: socket.raw) }
+    // There is no way back from a guest that has run.
+    if hasRun { return }
+    throw Failure(
+      step: "take over", subject: move.what, reason: "where the next frame begins among the \(waiting.count) bytes that wait there cannot be told",
+      hint: "try again when the network is less busy")
   }
 
   public func finishRewiring() { (wiring, diverted) = (nil, [:]) }

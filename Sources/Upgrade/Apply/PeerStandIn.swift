@@ -69,7 +69,7 @@ final class PeerStandIn {
     guard let listener else { return nil }
     func failure(_ reason: String) -> Failure {
       Failure(
-        step: "stand in for", subject: "\(outgoing.peer.text), to which the chardev \(outgoing.peer.chardev) connects", reason: reason,
+        step: "stand in for", subject: "\(outgoing.peer.text), to which \(outgoing.peer.user.text) connects", reason: reason,
         hint: "moult plan tells whether the new QEMU starts with the VM's arguments")
     }
     while true {
@@ -81,8 +81,10 @@ final class PeerStandIn {
       // Somebody else's goes at once.
       guard let number = try number(of: end, in: new) else { continue }
       if outgoing.carried == nil { return nil }
+      // A network takes it within the turns of its main loop that the migration takes in any case.
+      guard case .chardev(let chardev) = outgoing.peer.user else { return (end, number) }
       for _ in 0..<1000 {
-        if try isConnected(outgoing.peer.chardev) { return (end, number) }
+        if try isConnected(chardev) { return (end, number) }
       }
       throw failure("the new QEMU does not take the connection")
     }

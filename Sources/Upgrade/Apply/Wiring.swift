@@ -92,7 +92,7 @@ final class Wiring {
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
-    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil) throws(Failure) {
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false) throws(Failure) {
       guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
         throw Failure(
           step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
@@ -101,7 +101,7 @@ final class Wiring {
       moves.append(
         WiredMove(
           move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
-          source: connection))
+          source: connection, isFramed: isFramed))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -143,7 +143,8 @@ final class Wiring {
     for peer in rewiring.peers {
       guard let standIn = accepted[peer.outgoing] else { continue }
       let outgoing = network.outgoing[peer.outgoing].peer
-      try add(peer.given, standIn, "the connection of the chardev \(outgoing.chardev) to \(outgoing.text)", connection: peer.source)
+      try add(
+        peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.source, isFramed: outgoing.isFramed)
     }
     // A monitor has greeted.
     for client in clients.values { try StreamSocket.passOn(from: client.raw, to: nil) }
@@ -233,6 +234,8 @@ public struct WiredMove: Sendable, Equatable, Codable {
   /// Of a connection, the old QEMU's descriptor; nil in records of versions that did not divert any.
   public var source: CInt?
   public var diversion: Diversion?
+  /// Frames go over it: what waits there may begin in the middle of one. Nil in records of versions that knew of none.
+  public var isFramed: Bool?
 
   var isTap: Bool { identity.hasPrefix(Self.tapMark) }
   private static let tapMark = "tap "

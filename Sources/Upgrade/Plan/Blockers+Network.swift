@@ -9,7 +9,7 @@ extension UpgradePlan {
     }
     for outgoing in observation.network.outgoing where !outgoing.peer.isRaw && outgoing.socket != nil {
       warnings.append(
-        "QEMU's connection to \(outgoing.peer.text) (chardev \(outgoing.peer.chardev)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
+        "QEMU's connection to \(outgoing.peer.text) (\(outgoing.peer.user.text)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
     }
     if !line.userNetworks.isEmpty || line.hasDefaultNetwork {
       let count = observation.network.passing.count
