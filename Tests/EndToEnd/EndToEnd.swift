@@ -97,6 +97,7 @@ struct Answer: CustomStringConvertible {
     if let id = json["id"].string { Upgrades.identifiers.withLock { _ = $0.insert(id) } }
   }
   subscript(name: String) -> JSON { json[name] }
+  var warnsOfStandingStill: Bool { json["warnings"].array.contains { $0.string?.contains("stands still") ?? false } }
   var description: String { "exit \(code)\n\(stdout)\(stderr)" }
 }
 

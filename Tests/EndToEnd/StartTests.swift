@@ -37,7 +37,8 @@ extension EndToEnd {
       }
     }
 
-    @Test func `a guest on KVM`() throws {
+    @Test(arguments: [(VMConfiguration.Memory.file(), "shared"), (.anonymous, "copy")])
+    func `a guest on KVM`(_ memory: VMConfiguration.Memory, _ strategy: String) throws {
       let hasKVM = access("/dev/kvm", R_OK | W_OK) == 0
       try leavingNothing {
         let vm = try LabVM(
@@ -45,10 +46,12 @@ extension EndToEnd {
             $0.guest = .bootSector
             $0.machine = "pc-i440fx-5.2"
             $0.accelerator = hasKVM ? .kvm : .tcg
-            $0.memory = .file()
+            $0.memory = memory
           })
         defer { vm.end() }
-        for to in [QEMUVersion.v10_0, .v11_1, .v7_2] { try vm.mustUpgrade(to: to, strategy: "shared") }
+        for to in [QEMUVersion.v10_0, .v11_1, .v7_2] {
+          #expect(try vm.mustUpgrade(to: to, strategy: strategy).warnsOfStandingStill == (!hasKVM && strategy == "copy"), "the kernel hears of every write")
+        }
         vm.end()
       }
     }
@@ -69,7 +72,8 @@ extension EndToEnd {
           })
         defer { vm.end() }
         for to in [QEMUVersion.v11_1, .v10_0] {
-          try vm.mustUpgrade(to: to)
+          // The screen's memory is sent whether or not RAM is.
+          #expect(try vm.mustUpgrade(to: to).warnsOfStandingStill)
           #expect(vm.publicEntries.contains("vnc.sock"))
         }
         #expect(try vm.endAndVerifyDisk() == [])

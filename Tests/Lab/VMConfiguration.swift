@@ -45,8 +45,6 @@ public struct VMConfiguration: Sendable {
   public var accelerator = Accelerator.tcg
   public var guest = Guest.linux
   public var mebibytes = 256
-  /// RAM as users have it: see `size` for what that does to emulating QEMUs before 9.0.
-  public var hasWholeMebibytes = false
   public var memory = Memory.anonymous
   public var layout = Layout.exclusive
   /// A virtio disk on which the guest counts: its format, or nil for none.
@@ -134,13 +132,6 @@ public struct VMConfiguration: Sendable {
     return paths
   }
 
-  /// RAM as QEMU is told it: 8 KiB more than whole mebibytes.
-  ///
-  /// Before 9.0 an emulating QEMU that copies the RAM of a running guest loses writes: where a block of
-  /// RAM is a multiple of 256 KiB it forgets to tell the TLB which pages it has just called clean
-  /// (QEMU commit 03bfc2188f). Odd sizes take the path that does. KVM never had that fault.
-  private var size: String { accelerator == .tcg && !hasWholeMebibytes ? "\(mebibytes * 1024 + 8)K" : "\(mebibytes)M" }
-
   /// QEMU's argv.
   public func arguments() throws -> [String] {
     var argv = [binary ?? version.binary, "-name", name]
@@ -151,13 +142,13 @@ public struct VMConfiguration: Sendable {
       machine += ",memory-backend=pc.ram"
       argv += [
         "-object",
-        "memory-backend-file,id=pc.ram,size=\(size),mem-path=\(memoryFile ?? ""),share=\(share ? "on" : "off")",
+        "memory-backend-file,id=pc.ram,size=\(mebibytes)M,mem-path=\(memoryFile ?? ""),share=\(share ? "on" : "off")",
       ]
     case .memfd(let share):
       machine += ",memory-backend=pc.ram"
-      argv += ["-object", "memory-backend-memfd,id=pc.ram,size=\(size),share=\(share ? "on" : "off")"]
+      argv += ["-object", "memory-backend-memfd,id=pc.ram,size=\(mebibytes)M,share=\(share ? "on" : "off")"]
     }
-    argv += ["-M", machine, "-accel", accelerator.rawValue, "-cpu", "qemu64", "-m", size]
+    argv += ["-M", machine, "-accel", accelerator.rawValue, "-cpu", "qemu64", "-m", "\(mebibytes)M"]
     argv += ["-display", "none", "-nodefaults"]
     switch guest {
     case .linux:

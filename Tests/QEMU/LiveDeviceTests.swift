@@ -47,14 +47,14 @@ import Testing
   }
 
   static func console(_ live: inout LiveMachine, _ id: String, _ text: String, path: String? = nil) {
-    live = LiveMachine(answers: Array(repeating: .null, count: 19))
+    live = LiveMachine(answers: Array(repeating: .null, count: 20))
     live.chardevs = [id]
     live.chardevFiles = [id: text]
     if let path { live.parts.sockets[id] = ["type": "unix", "path": .string(path)] }
   }
 
   static func object(_ live: inout LiveMachine, _ id: String, _ type: String, _ properties: [String: JSONValue]) {
-    live = LiveMachine(answers: Array(repeating: .null, count: 19))
+    live = LiveMachine(answers: Array(repeating: .null, count: 20))
     live.objects = [id: type]
     live.parts.objects[id] = properties
   }
@@ -164,7 +164,7 @@ import Testing
       console(&$0, "serial0", "unix:/r/a,b,server=on", path: "/r/a,b")
     },
     .init(what: "a device unplugged, and another plugged in", argv: "-device virtio-rng-pci,id=r,rng=a", now: "-device virtio-rng-pci,id=r,bus=pcie.0,addr=02.0,max-bytes=9,rng=b") {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 19))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 20))
       plug(&$0, "r", "virtio-rng-pci", bus: "/machine/q35/pcihost/pcie.0", ["addr": 16, "rng": "/objects/b", "max-bytes": 9])
       $0.parts.hotplugged = ["/machine/peripheral/r"]
     },
@@ -182,11 +182,11 @@ import Testing
     // Hubs.
     .init(what: "a port of a hub gone, and others made", argv: "-netdev user,id=n0,restrict=on -netdev hubport,id=h1,hubid=3,netdev=n0",
       now: "-netdev user,id=n0,restrict=on -netdev user,id=n9,restrict=on -netdev hubport,id=h8,hubid=5 -netdev hubport,id=h9,hubid=3,netdev=n9") {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 19))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 20))
       $0.networkText = "hub 5\r\n \\ h8\r\nhub 3\r\n \\ h9: n9: index=0,type=user,net=10.0.2.0,restrict=on\r\nn0: index=0,type=user,net=10.0.2.0,restrict=on\r\n"
     },
     .init(what: "hubs as said", argv: "-net nic -net user,restrict=on -netdev user,id=hu,restrict=on -netdev hubport,id=h1,hubid=3,netdev=hu -netdev hubport,id=h2,hubid=3 -device e1000,netdev=h2,id=e") {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 19))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 20))
       $0.devices = ["e": "e1000"]
       $0.networkText = "hub 0\r\n \\ hub0port1: #net123: index=0,type=user,net=10.0.2.0,restrict=on\r\n \\ hub0port0: e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n"
         + "hub 3\r\n \\ h2: e: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:57\r\n \\ h1: hu: index=0,type=user,net=10.0.2.0,restrict=on\r\n"
@@ -228,7 +228,7 @@ import Testing
     },
     .init(what: "arguments in JSON", argv: #"-device {"driver":"pcie-root-port","id":"rp1"}"#,
       now: #"-device {"driver":"pcie-root-port","id":"rp1"} -device {"driver":"virtio-rng-pci","id":"hot","bus":"rp1","addr":"00.0","max-bytes":5,"multifunction":true}"#) {
-      $0 = LiveMachine(answers: Array(repeating: .null, count: 19))
+      $0 = LiveMachine(answers: Array(repeating: .null, count: 20))
       $0.devices = ["rp1": "pcie-root-port"]
       plug(&$0, "hot", "virtio-rng-pci", ["addr": 0, "max-bytes": 5, "multifunction": true], defaults: ["multifunction": false])
     },

@@ -36,7 +36,7 @@ import Testing
       }
       graph.nodes[node.name] = node
     }
-    var live = LiveMachine(answers: Array(repeating: .null, count: 19))
+    var live = LiveMachine(answers: Array(repeating: .null, count: 20))
     live.machineType = "pc-q35-7.2"
     live.graph = graph
     return live

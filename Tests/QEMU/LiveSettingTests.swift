@@ -40,21 +40,21 @@ import Testing
   ])
   func whatCannotBeReadBackIsSaid(_ argv: String, _ note: String?) {
     let line = CommandLine(argv: ["qemu"] + argv.split(separator: " ").map(String.init))
-    let notes = Unreadable.notes(line, live: LiveMachine(answers: Array(repeating: .null, count: 19)))
+    let notes = Unreadable.notes(line, live: LiveMachine(answers: Array(repeating: .null, count: 20)))
     #expect(notes.count == (note == nil ? 0 : 1), "\(notes)")
     if let note { #expect(notes.first?.contains(note) ?? false, "\(notes)") }
   }
 
   @Test(arguments: [("i6300esb", "watchdog"), ("pvpanic", "panics"), ("vmxnet3", "link of x"), ("virtio-net-pci", nil)])
   func whatCannotBeReadBackFollowsFromTheDevices(_ type: String, _ note: String?) {
-    var live = LiveMachine(answers: Array(repeating: .null, count: 19))
+    var live = LiveMachine(answers: Array(repeating: .null, count: 20))
     live.devices = ["x": type]
     let notes = Unreadable.notes(CommandLine(argv: ["qemu"]), live: live)
     #expect(notes.count == (note == nil ? 0 : 1) && notes.allSatisfy { $0.contains(note ?? "") }, "\(notes)")
   }
 
   @Test func settingsOfBothTwinsAreCompared() {
-    var (old, new) = (LiveMachine(answers: Array(repeating: .null, count: 19)), LiveMachine(answers: Array(repeating: .null, count: 19)))
+    var (old, new) = (LiveMachine(answers: Array(repeating: .null, count: 20)), LiveMachine(answers: Array(repeating: .null, count: 20)))
     // The second device without id was unplugged: it has another number in the new QEMU.
     (old.anonymousDevices, old.anonymousNumbers) = (["a", "c"], [0, 2])
     (new.anonymousDevices, new.anonymousNumbers) = (["a", "c"], [0, 1])

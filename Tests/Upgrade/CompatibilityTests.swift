@@ -74,7 +74,7 @@ import Testing
   func aPauseHasARange(strategy: MemoryStrategy, stopsGuest: Bool) {
     var decision = MemoryDecision(strategy: strategy, why: "", against: [:], extraBytes: 0)
     decision.stopsGuest = stopsGuest
-    let (small, large) = (PauseEstimate.of(decision, ramBytes: 256 << 20), PauseEstimate.of(decision, ramBytes: 64 << 30))
+    let (small, large) = (PauseEstimate.of(decision, copied: 256 << 20), PauseEstimate.of(decision, copied: 64 << 30))
     #expect(small.least < small.most && !small.basis.isEmpty)
     // Only RAM that is copied while the guest stands still makes the pause longer.
     #expect((large.most > small.most) == stopsGuest)

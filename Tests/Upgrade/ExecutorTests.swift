@@ -61,7 +61,7 @@ import Testing
   /// Each pass over a busy guest's RAM raises the limit of the pause, from the fifth on, up to a second.
   @Test(arguments: [(3, []), (4, []), (5, [40]), (8, [40, 80, 160, 320]), (60, [40, 80, 160, 320, 640, 1000])])
   func aBusyGuestIsGivenALongerPause(passes: Int, limits: [Int]) {
-    let host = ModelHost(Fixture.plan(Fixture.observation(), Fixture.request(memory: .copy)))
+    let host = ModelHost(Fixture.livePlan)
     host.passes = passes
     let report = Self.run(host)
     #expect(report.outcome == .committed && host.violations == [])
@@ -70,12 +70,25 @@ import Testing
   }
 
   @Test func aGuestThatIsTooBusyStaysWhereItIs() {
-    let host = ModelHost(Fixture.plan(Fixture.observation(), Fixture.request(memory: .copy)))
+    let host = ModelHost(Fixture.livePlan)
     host.passes = 201
     let report = Self.run(host)
     #expect(report.outcome == .failed)
     #expect(report.failure?.failure.reason?.contains("201 passes did not suffice") == true)
     #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+  }
+
+  /// An emulated guest stands still before anything is sent: what it wrote while somebody let it run could be lost.
+  @Test func aGuestThatIsContinuedWhileItIsCopiedStaysWhereItIs() {
+    for plan in [Fixture.plan(Fixture.observation(), Fixture.request(memory: .copy)), Fixture.plan(Fixture.withScreen())] {
+      let host = ModelHost(plan)
+      host.isContinuedMeanwhile = true
+      let report = Self.run(host)
+      #expect(host.calls.firstIndex(of: "old stop").map { host.calls[$0...].contains("start migration") } == true)
+      #expect(report.outcome == .failed && host.violations == [] && host.new?.hasRun != true)
+      #expect(report.failure?.failure.reason?.contains("continued the old QEMU") == true)
+      #expect(Ending(host: host, report: report).faultsFound(single: true) == [])
+    }
   }
 
   /// A panic in probation ends in the new QEMU: the way back is an upgrade of its own.

@@ -8,11 +8,11 @@ import Testing
 @Suite struct FaultMatrixTests {
   /// Requests whose runs differ in the calls they make.
   enum Kind: String, CaseIterable, Sendable {
-    case plain, copy, hold, probation, unit, network
+    case plain, copy, live, hold, probation, unit, network
     var request: UpgradeRequest {
       switch self {
       case .plain, .unit, .network: Fixture.request()
-      case .copy: Fixture.request(memory: .copy)
+      case .copy, .live: Fixture.request(memory: .copy)
       case .hold: Fixture.request(hold: true)
       case .probation: Fixture.request(probation: 5)
       }
@@ -25,6 +25,7 @@ import Testing
         observation.live.anonymousDevices.append("virtserialport")
         observation.names.append(Fixture.name(.socket, "/run/vm1/qga.sock", inode: 13))
       }
+      observation.usesKVM = self == .live
       if self == .unit { observation.supervision = .notified(unit: "vm1.service") }
       return observation
     }

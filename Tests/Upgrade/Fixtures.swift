@@ -95,6 +95,23 @@ enum Fixture {
     return observation
   }
 
+  /// The same VM with a display adapter that has memory of its own.
+  static func withScreen() -> Observation {
+    var observation = observation()
+    observation.live.memoryBlocks = [
+      RAMBlock(name: "ram", used: 512 << 20, total: 512 << 20), RAMBlock(name: "pc.bios", used: 256 << 10, total: 256 << 10),
+      RAMBlock(name: "0000:00:01.0/vga.vram", used: 16 << 20, total: 16 << 20),
+    ]
+    return observation
+  }
+
+  /// A plan that copies RAM while the guest runs: it is on KVM.
+  static var livePlan: UpgradePlan {
+    var observation = observation()
+    observation.usesKVM = true
+    return plan(observation, request(memory: .copy))
+  }
+
   static func request(
     memory: MemoryStrategy = .auto, hold: Bool = false, probation: Double? = nil, root: String? = nil
   ) -> UpgradeRequest {

@@ -42,6 +42,7 @@ extension ModelHost {
     case "stop":
       old.runState = .paused
       wasStopped = true
+      old.eventTimes["STOP"] = clock
     case "cont":
       // What QEMU answers between the end of a migration and its new run state.
       if old.settling > 0 { throw refusal("Migration is not finalized yet") }
@@ -93,6 +94,10 @@ extension ModelHost {
         violate("migration with \(name) on one side only")
       }
       old.migration = "active"
+      if isContinuedMeanwhile {
+        old.runState = .running
+        old.eventTimes["RESUME"] = clock
+      }
     }
   }
 
@@ -125,8 +130,8 @@ extension ModelHost {
     guard old.isAlive, new?.isAlive == true else { return }
     if old.migration == "active", states.contains("pass"), passes == 0 {
       old.migration = states.contains("stopped") ? "device" : "pre-switchover"
+      if old.runState == .running { old.eventTimes["STOP"] = clock }
       old.runState = .paused
-      old.eventTimes["STOP"] = clock
     }
     if old.migration == "device", new?.migration == "completed" { completeOld() }
   }

@@ -66,6 +66,8 @@ final class ModelHost {
   var overlay: String?
   /// Another program continues the old QEMU as soon as it can be.
   var isMeddledWith = false
+  /// Somebody lets the old QEMU run on while memory is copied.
+  var isContinuedMeanwhile = false
   /// The old QEMU was stopped by SIGSTOP: its monitor does not answer.
   var isFrozen = false
   /// The guest panics in probation.

@@ -12,6 +12,11 @@ public struct RAMBlock: Sendable, Equatable {
     self.total = total
   }
 
+  /// No vCPU writes to it as to RAM: a ROM, or flash, whose writes its device carries out.
+  public var isReadOnly: Bool {
+    name.hasPrefix("/rom@") || name.hasSuffix(".rom") || name.hasPrefix("system.flash") || ["pc.bios", "isa-bios"].contains(name)
+  }
+
   /// Reads the table. Versions differ in its columns: the headings tell which is which.
   /// - Returns: nil if this is no such table, or a line of it makes no sense.
   public static func parse(_ text: String) -> [RAMBlock]? {

@@ -68,6 +68,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var pluggedMemory: UInt64 = 0
   /// Numbers that QEMU has the descriptors of `/dev/fdset/N` at, by N; lower ones were added earlier. Source: `query-fdsets`.
   public var descriptorSets: [Int: [Int32]] = [:]
+  /// All that a migration may send as memory; nil if QEMU gave no table that could be read.
+  public var memoryBlocks: [RAMBlock]? = []
   /// What `info network` prints: QMP does not tell of networks.
   public var networkText = ""
   /// Ports of the host that user networks forward, as ``NetworkEndpoint/text`` has them. Source: `info usernet`.
@@ -102,6 +104,7 @@ extension LiveMachine {
       ("human-monitor-command", ["command-line": "info network"]),
       ("query-fdsets", nil),
       ("human-monitor-command", ["command-line": "info usernet"]),
+      ("human-monitor-command", ["command-line": "info ramblock"]),
     ]
     var pending: [Int64] = []
     for (command, arguments) in queries { pending.append(try monitor.send(command, arguments)) }
@@ -165,6 +168,7 @@ extension LiveMachine {
       guard let number = set["fdset-id"]?.integer else { continue }
       descriptorSets[Int(number)] = (set["fds"]?.array ?? []).compactMap { $0["fd"]?.integer.flatMap { Int32(exactly: $0) } }.sorted()
     }
+    memoryBlocks = answers[19].string.flatMap(RAMBlock.parse)
     graph = BlockGraph(drives: answers[2], nodes: answers[3], edges: answers[15])
   }
 

@@ -9,7 +9,7 @@ extension Executor {
   /// Seconds where there is nothing better to do than to wait.
   static let patientSeconds = 20.0
   /// Bytes of RAM a second that a copy is sure to manage.
-  static let slowestCopy = 100_000_000.0
+  static let slowestCopy = 50_000_000.0
   /// First limit of the pause that copying RAM may cause, milliseconds, and the last one.
   static let firstDowntimeLimit: Int64 = 20
   static let lastDowntimeLimit: Int64 = 1000
@@ -101,7 +101,7 @@ extension Executor {
     try mustHaveObservedStorage(plan)
     migrationStarted = true
     pauseSeconds = Self.switchSeconds
-    if plan.memory.stopsGuest { pauseSeconds += Double(plan.observation.description.ramSize) / Self.slowestCopy }
+    pauseSeconds += Double(plan.bytesCopiedStill) / Self.slowestCopy
     for side in [Side.old, .new] {
       _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(capabilities(side)))
     }
@@ -111,8 +111,11 @@ extension Executor {
     if let credentials = record.settings.parameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
     if let mode = record.settings.parameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
-    if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     try prepareDiversion()
+    if plan.memory.stopsGuest {
+      _ = try host.command(.old, "stop", nil)
+      stillSince = host.lastEvent(.old, "STOP")
+    }
     let atGate = holdsAtGate(plan)
     try host.startMigration { () throws(Failure) in if !atGate { try divert() } }
     // Where RAM is copied first, the guest runs until that is over.
@@ -227,7 +230,7 @@ extension Executor {
 
   private func oldWasContinued() throws(Failure) -> Bool {
     try host.hearEvents(.old)
-    guard let stopped = host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.old, "RESUME") else { return false }
+    guard let stopped = stillSince ?? host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.old, "RESUME") else { return false }
     return resumed.order > stopped.order
   }
 

@@ -5,11 +5,6 @@ extension MemoryDecision {
   static let overheadBytes: UInt64 = 96 << 20
   /// From this version on, the sending side leaves out shared RAM only if it is a *named* file.
   static let needsNamedFile = QEMUVersion(major: 10, minor: 0)
-  /// Before this version an emulating (TCG) QEMU loses what the guest writes while its RAM is copied: for
-  /// blocks that are a multiple of 256 KiB it forgets to tell the TLB which pages it has called clean
-  /// (mended by QEMU commit 03bfc2188f). The guest's kernel soon crashes.
-  static let tracksEmulatedWrites = QEMUVersion(major: 9, minor: 0)
-  static let untrackedMultiple: UInt64 = 256 << 10
 
   /// Chooses the strategy; a strategy that was asked for and cannot be had is a blocker, never replaced.
   static func decide(

@@ -13,12 +13,13 @@ public struct PauseEstimate: Sendable, Equatable {
   /// Bytes a second, at least, of one memory copy from QEMU to QEMU while the guest stands still.
   static let copyRate = 0.3e9
 
-  static func of(_ memory: MemoryDecision, ramBytes: UInt64) -> PauseEstimate {
+  /// - Parameter copied: bytes that are copied while the guest stands still.
+  static func of(_ memory: MemoryDecision, copied: UInt64) -> PauseEstimate {
     let state = deviceState
     if memory.stopsGuest {
       return PauseEstimate(
-        least: state.least, most: state.most + Double(ramBytes) / copyRate * 1000,
-        basis: "all RAM that the guest has used is copied while it stands still, at 0.3 GB/s or more")
+        least: state.least, most: state.most + Double(copied) / copyRate * 1000,
+        basis: "\(memory.strategy == .copy ? "all RAM that the guest has used" : "memory of devices") is copied while the guest stands still, at 0.3 GB/s or more")
     }
     if memory.strategy == .shared {
       return PauseEstimate(least: state.least, most: state.most, basis: "device state only, whatever the size of RAM; longer on a loaded host")
@@ -30,5 +31,5 @@ public struct PauseEstimate: Sendable, Equatable {
 }
 
 extension UpgradePlan {
-  public var pause: PauseEstimate { .of(memory, ramBytes: observation.description.ramSize + observation.live.pluggedMemory) }
+  public var pause: PauseEstimate { .of(memory, copied: bytesCopiedStill) }
 }

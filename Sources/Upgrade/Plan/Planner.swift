@@ -29,9 +29,7 @@ extension UpgradePlan {
       asked: request.memory, memory: observation.memory, ramBytes: ramBytes, sender: observation.version,
       room: observation.room)
     blockers += memoryBlockers
-    memory.stopsGuest =
-      memory.strategy == .copy && !observation.usesKVM && observation.version < MemoryDecision.tracksEmulatedWrites
-      && (description.ramSize % MemoryDecision.untrackedMultiple == 0 || live.pluggedMemory > 0)
+    memory.stopsGuest = MemoryDecision.stopsGuest(memory.strategy, observation)
     // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
     let needed = observation.files.flatMap { [$0.path, $0.realPath] } + observation.network.outgoing.compactMap(\.path)
@@ -136,7 +134,7 @@ extension UpgradePlan {
     var warnings: [String] = []
     if memory.stopsGuest {
       warnings.append(
-        "the guest stands still while its RAM is copied: QEMU \(observation.version) without KVM loses what a running guest writes meanwhile")
+        "the guest stands still while \(memory.strategy == .copy ? "its RAM" : "memory of its devices") is copied: without KVM, QEMU can lose what a running guest writes meanwhile")
     }
     for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
       warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")

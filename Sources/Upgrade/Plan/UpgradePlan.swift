@@ -68,7 +68,7 @@ public struct MemoryDecision: Sendable, Equatable, Codable {
   public var against: [String: String]
   /// What the upgrade takes on top of the running VM at most, bytes, QEMU's own included.
   public var extraBytes: UInt64
-  /// The guest stands still while its RAM is copied: the running QEMU would miss what it writes meanwhile.
+  /// The guest stands still while memory is copied: the running QEMU could miss what it writes meanwhile.
   public var stopsGuest = false
 }
 
