@@ -357,7 +357,11 @@ public struct CrashResult: Sendable {
   public var recovery: Double?
   public var needsCommand = false
   /// Longer than that may take. On a machine that is busy with other things it may say something of those.
-  public var isLate: Bool { !needsCommand && (recovery ?? 0) > CrashRig.limitMilliseconds }
+  public var isLate: Bool { !needsCommand && (recovery ?? 0) > limit }
+  /// Where the upgrade goes on, an emulated guest stands still until all of its RAM is copied.
+  private var limit: Double {
+    CrashRig.limitMilliseconds * (test.memory == .copy && (test.act == .stop || test.victim == .guardian) ? 3 : 1)
+  }
   /// Milliseconds: the longest time in the case in which the guest was not heard.
   public var silence = 0.0
   /// The VM has ended, as it had to.
