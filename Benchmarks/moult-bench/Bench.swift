@@ -25,7 +25,7 @@ struct Bench {
     var surveys: [SurveyResult] = []
     for row in options.surveys {
       complain("\(row.title)")
-      surveys += try row.measure(runs: options.runs)
+      surveys += try row.measure(options)
     }
     for size in options.sizes where !options.rows.isEmpty {
       complain("\(size) MiB: booting")

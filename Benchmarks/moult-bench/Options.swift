@@ -7,7 +7,7 @@ struct Options {
   var rows = Row.allCases
   /// Rows that ask instead of upgrading.
   var surveys = Survey.allCases
-  /// Attempts to connect, over all sizes and rows with moult.
+  /// Attempts to connect, over all sizes and rows with moult; in row m, at each listener.
   var attempts = 120_000
   /// Measurements of each row's memory.
   var memoryRuns = 3
@@ -21,7 +21,8 @@ struct Options {
                        [--qemu VERSION] [--steps]
     rows: a save and load, b plain migration, c the same with shared RAM, d moult upgrade --memory copy,
           e moult upgrade with shared RAM, f rollback of d, g rollback of e,
-          h parse the corpus, i moult inspect, j moult list of 50 QEMUs, k of 50 stale ones
+          h parse the corpus, i moult inspect, j moult list of 50 QEMUs, k of 50 stale ones,
+          l what taps, ports and clients add to the pause, m connections refused at each kind of listener
     """
 
   init(_ arguments: [String]) throws {

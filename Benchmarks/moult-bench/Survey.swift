@@ -2,9 +2,9 @@ import Foundation
 import Glibc
 import Lab
 
-/// What it costs to know VMs: rows that change nothing of any.
+/// Rows with a table of their own: what it costs to know VMs, and what the network does to an upgrade.
 enum Survey: String, CaseIterable {
-  case parse = "h", inspect = "i", list = "j", listStale = "k"
+  case parse = "h", inspect = "i", list = "j", listStale = "k", network = "l", listeners = "m"
 
   var title: String {
     switch self {
@@ -12,6 +12,8 @@ enum Survey: String, CaseIterable {
     case .inspect: "moult inspect of a running VM"
     case .list: "moult list of \(QEMUCrowd.size) QEMUs"
     case .listStale: "the same, their binary and a library replaced"
+    case .network: "pause of an upgrade with shared RAM, nothing to rewire"
+    case .listeners: "pause while every port is connected to"
     }
   }
 }
@@ -42,8 +44,11 @@ struct SurveyResult {
 
 extension Survey {
   /// Measures the row and its peers in turn, so that a machine that slows down slows all.
-  func measure(runs: Int) throws -> [SurveyResult] {
+  func measure(_ options: Options) throws -> [SurveyResult] {
+    let runs = options.runs
     switch self {
+    case .network: return try NetworkCost(options).measure()
+    case .listeners: return try ListenerProof(options).measure()
     case .parse:
       guard let corpus = CorpusParsing.load() else {
         return [SurveyResult(row: self, what: title, samples: [], remark: "no corpus: set MOULT_CORPUS")]

@@ -11,10 +11,10 @@
 #include <unistd.h>
 
 int moult_trace_seize(pid_t thread, int ends_with_tracer) {
-  return (int)ptrace(PTRACE_SEIZE, thread, NULL, (void *)(intptr_t)(ends_with_tracer ? PTRACE_O_EXITKILL : 0));
+  return (int)ptrace(PTRACE_SEIZE, thread, NULL, (void *)(intptr_t)(PTRACE_O_TRACESYSGOOD | (ends_with_tracer ? PTRACE_O_EXITKILL : 0)));
 }
 int moult_trace_interrupt(pid_t thread) { return (int)ptrace(PTRACE_INTERRUPT, thread, NULL, NULL); }
-int moult_trace_step(pid_t thread) { return (int)ptrace(PTRACE_SINGLESTEP, thread, NULL, NULL); }
+int moult_trace_to_syscall(pid_t thread) { return (int)ptrace(PTRACE_SYSCALL, thread, NULL, NULL); }
 
 int moult_trace_detach(pid_t thread) { return (int)ptrace(PTRACE_DETACH, thread, NULL, NULL); }
 
@@ -53,6 +53,7 @@ static int report(int status, int *detail) {
   *detail = 0;
   if (WIFEXITED(status) || WIFSIGNALED(status)) return moult_trace_ended;
   if (WIFSTOPPED(status) && status >> 16 == PTRACE_EVENT_STOP) return moult_trace_interrupted;
+  if (WIFSTOPPED(status) && WSTOPSIG(status) == (SIGTRAP | 0x80)) return moult_trace_syscall;
   if (WIFSTOPPED(status) && status >> 16 == 0) {
     *detail = WSTOPSIG(status);
     return moult_trace_signal;

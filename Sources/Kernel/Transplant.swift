@@ -24,40 +24,32 @@ public enum Transplant {
 
   /// Whether the process will let itself be treated so: it is made to do a call of the same kind that has no effect.
   /// - Throws: a failure with a hint, if tracing or the call is forbidden.
-  public static func probe(_ pid: pid_t) throws(Failure) {
+  /// - Parameter outlivesUs: see ``perform(in:endsWithUs:outlivesUs:_:)``.
+  public static func probe(_ pid: pid_t, outlivesUs: Bool = false) throws(Failure) {
     // dup3(2) of a descriptor to itself is EINVAL, whatever the descriptor is.
-    let result = try call(dup3, 0, in: pid)
+    let result = try call(dup3, 0, in: pid, outlivesUs: outlivesUs)
     if result != -Int(EINVAL) { throw refused(pid, result) }
   }
 
   /// Does the moves in their order, and closes descriptors of the process then. What was moved gets the
   /// close-on-exec flag. Doing all of it again is harmless as long as nothing was closed.
   /// - Throws: when a move fails; those before it are done then.
-  public static func perform(_ moves: [Move], closing: [CInt] = [], in pid: pid_t) throws(Failure) {
+  public static func perform(_ moves: [Move], closing: [CInt] = [], in pid: pid_t, outlivesUs: Bool = false) throws(Failure) {
     if moves.isEmpty, closing.isEmpty { return }
-    try perform(in: pid) { (moves, closing) }
+    try perform(in: pid, outlivesUs: outlivesUs) { (moves, closing) }
   }
 
   /// The same, decided while the thread stands still: what it alone opens and closes is then what it is.
   /// - Parameter endsWithUs: whether the kernel is to end the process if this one is killed meanwhile, as in the middle
   ///   of a call nobody could put its registers back. For a process that can be done without.
-  /// - Parameter inPoll: only while the thread waits in poll(2) or ppoll(2): it has not been told then that there is
-  ///   something to read, and will look at the new files before it does.
+  /// - Parameter outlivesUs: the process must go on even then. Its thread is stopped only where it waits in poll(2): what
+  ///   the call answers is then taken for the number of descriptors that are ready, of which none says that it is. The
+  ///   thread may hold back signals from then on. Nor has it been told there that there is something to read, and looks at
+  ///   the new files before it does.
   public static func perform(
-    in pid: pid_t, endsWithUs: Bool = false, inPoll: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
+    in pid: pid_t, endsWithUs: Bool = false, outlivesUs: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
   ) throws(Failure) {
-    var thread = try StoppedThread(pid, endsWithUs: endsWithUs)
-    var attempts = 1
-    while inPoll, !thread.isInPoll {
-      try thread.release()
-      if attempts == mostAttempts {
-        throw Failure(
-          step: "exchange descriptors of process", subject: "\(pid)", reason: "its main loop was never found waiting, in \(attempts) attempts",
-          hint: "try again when the VM is less busy")
-      }
-      attempts += 1
-      thread = try StoppedThread(pid, endsWithUs: endsWithUs)
-    }
+    var thread = try stop(pid, endsWithUs, outlivesUs)
     var failure: Failure?
     do throws(Failure) {
       let (moves, closing) = try decide()
@@ -79,16 +71,16 @@ public enum Transplant {
 
   /// Makes one of the process's descriptors its working directory (fchdir(2)), and closes it. All its threads have the
   /// same one.
-  public static func enter(directory: CInt, in pid: pid_t) throws(Failure) {
-    let result = try call(fchdir, UInt64(directory), in: pid)
-    if result == 0 { return try perform([], closing: [directory], in: pid) }
+  public static func enter(directory: CInt, in pid: pid_t, outlivesUs: Bool = false) throws(Failure) {
+    let result = try call(fchdir, UInt64(directory), in: pid, outlivesUs: outlivesUs)
+    if result == 0 { return try perform([], closing: [directory], in: pid, outlivesUs: outlivesUs) }
     throw Failure(
       step: "change the working directory of process", subject: "\(pid)", errno: Errno(rawValue: CInt(truncatingIfNeeded: -result)))
   }
 
   /// One call, whose further arguments are 0. The thread is let go whatever becomes of it: moult may live on for long.
-  private static func call(_ number: UInt64, _ argument: UInt64, in pid: pid_t) throws(Failure) -> Int {
-    var thread = try StoppedThread(pid)
+  private static func call(_ number: UInt64, _ argument: UInt64, in pid: pid_t, outlivesUs: Bool) throws(Failure) -> Int {
+    var thread = try stop(pid, false, outlivesUs)
     let result: Int
     do throws(Failure) { result = try thread.call(number, argument, 0, 0) } catch {
       do throws(Failure) { try thread.release() } catch _ { /* The failure of the call says more. */ }
@@ -98,7 +90,21 @@ public enum Transplant {
     return result
   }
 
-  private static let mostAttempts = 2000
+  private static func stop(_ pid: pid_t, _ endsWithUs: Bool, _ outlivesUs: Bool) throws(Failure) -> StoppedThread {
+    let deadline = Instant.now().adding(seconds: Double(patienceMilliseconds) / 1000)
+    while true {
+      let thread = try StoppedThread(pid, endsWithUs: endsWithUs)
+      if !outlivesUs || thread.isInPoll { return thread }
+      try thread.release()
+      if Instant.now() > deadline {
+        throw Failure(
+          step: "stop a thread of process", subject: "\(pid)", reason: "its main loop is never idle, and only there it can be changed safely",
+          hint: "try again when the VM is less busy, or disconnect the clients of its consoles")
+      }
+      sched_yield()
+    }
+  }
+
   private static let fchdir: UInt64 = 81
   private static let dup3: UInt64 = 292
   private static let close: UInt64 = 3
@@ -138,10 +144,8 @@ private struct StoppedThread: ~Copyable {
       let instruction = try Self.instruction(pid, registers)
       var mask: UInt64 = 0
       try valueOrErrno("read signal mask of process", "\(pid)") { moult_trace_get_signal_mask(pid, &mask) }
-      // Whatever comes meanwhile waits. SIGTRAP tells of each step: forced on a thread that blocks it, it would
-      // change how the process handles it.
-      let quiet = ~(UInt64(1) << UInt64(SIGTRAP - 1))
-      try valueOrErrno("set signal mask of process", "\(pid)") { moult_trace_set_signal_mask(pid, quiet) }
+      // Whatever comes meanwhile waits.
+      try valueOrErrno("set signal mask of process", "\(pid)") { moult_trace_set_signal_mask(pid, .max) }
       self.pid = pid
       self.saved = registers
       self.instruction = instruction
@@ -161,6 +165,13 @@ private struct StoppedThread: ~Copyable {
   /// Makes the thread do a system call with numbers for arguments.
   /// - Returns: what the kernel answered: a value, or a negative errno.
   mutating func call(_ number: UInt64, _ a: UInt64, _ b: UInt64, _ c: UInt64) throws(Failure) -> Int {
+    let result = try callOnce(number, a, b, c)
+    // A filter that ends the process for it leaves the call's number there (`syscall_rollback` in kernel/seccomp.c); so may
+    // the call itself, which is one that can be repeated.
+    return result == Int(number) ? try callOnce(number, a, b, c) : result
+  }
+
+  private mutating func callOnce(_ number: UInt64, _ a: UInt64, _ b: UInt64, _ c: UInt64) throws(Failure) -> Int {
     var registers = saved
     registers.rax = number
     (registers.rdi, registers.rsi, registers.rdx) = (a, b, c)
@@ -169,12 +180,15 @@ private struct StoppedThread: ~Copyable {
     registers.orig_rax = .max
     let pid = self.pid
     try valueOrErrno("set registers of process", "\(pid)") { moult_trace_set_registers(pid, &registers) }
-    var report: Report
-    repeat {
-      try valueOrErrno("step process", "\(pid)") { moult_trace_step(pid) }
-      report = try Self.wait(pid)
-      if report == .signal(SIGSTOP) { isToStop = true }
-    } while report != .signal(SIGTRAP)
+    // Its beginning and its end.
+    for _ in 0..<2 {
+      var report: Report
+      repeat {
+        try valueOrErrno("let process go on", "\(pid)") { moult_trace_to_syscall(pid) }
+        report = try Self.wait(pid)
+        if report == .signal(SIGSTOP) { isToStop = true }
+      } while report != .syscall
+    }
     try valueOrErrno("read registers of process", "\(pid)") { moult_trace_get_registers(pid, &registers) }
     return Int(truncatingIfNeeded: Int64(bitPattern: registers.rax))
   }
@@ -190,7 +204,7 @@ private struct StoppedThread: ~Copyable {
     if isToStop { try valueOrErrno("stop process", "\(pid)") { kill(pid, SIGSTOP) } }
   }
 
-  private enum Report: Equatable { case stopped, signal(CInt) }
+  private enum Report: Equatable { case stopped, syscall, signal(CInt) }
 
   private static func wait(_ pid: pid_t) throws(Failure) -> Report {
     var detail: CInt = 0
@@ -200,6 +214,7 @@ private struct StoppedThread: ~Copyable {
     ) { moult_trace_wait(pid, Transplant.patienceMilliseconds, &detail) }
     switch UInt32(event) {
     case moult_trace_interrupted.rawValue: return .stopped
+    case moult_trace_syscall.rawValue: return .syscall
     case moult_trace_signal.rawValue: return .signal(detail)
     case moult_trace_ended.rawValue:
       throw Failure(step: "stop a thread of process", subject: "\(pid)", errno: .noSuchProcess, reason: "it has ended")

@@ -40,26 +40,6 @@ extension EndToEnd {
       #expect(send(descriptor, bytes, bytes.count, CInt(MSG_NOSIGNAL)) == bytes.count)
     }
 
-    /// Ports that nothing listens at just now.
-    private static func freePorts(_ count: Int) -> [UInt16] {
-      var sockets: [CInt] = []
-      defer { for descriptor in sockets { close(descriptor) } }
-      return (0..<count).map { _ in
-        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
-        sockets.append(descriptor)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        withUnsafeMutablePointer(to: &address) {
-          $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            _ = bind(descriptor, $0, size)
-            _ = getsockname(descriptor, $0, &size)
-          }
-        }
-        return UInt16(bigEndian: address.sin_port)
-      }
-    }
-
     /// Connects to ports in turn until it is told to stop, or to the end of its time.
     private static func probe(_ ports: [UInt16], while goesOn: () throws -> Void) throws -> (connected: Int, failed: [CInt: Int]) {
       let outcome = Counter()
@@ -123,7 +103,7 @@ extension EndToEnd {
 
     @Test
     func `ports are never closed, and consoles keep their clients`() throws {
-      let ports = Self.freePorts(6)
+      let ports = LoopbackSocket.freePorts(6)
       let display = ports[0] - 5900
       try leavingNothing {
         let vm = try LabVM(
@@ -182,7 +162,7 @@ extension EndToEnd {
     /// One QEMU has the guest, the tap and the ports then, and clients of the consoles do not notice.
     @Test(.enabled(if: access("/dev/net/tun", R_OK | W_OK) == 0))
     func `moult is killed around the exchange`() throws {
-      let port = Self.freePorts(1)[0]
+      let port = LoopbackSocket.freePorts(1)[0]
       let tap = "mtap\(getpid())"
       try leavingNothing {
         let vm = try LabVM(
@@ -230,7 +210,7 @@ extension EndToEnd {
 
     @Test(.enabled(if: access("/dev/net/tun", R_OK | W_OK) == 0))
     func `what is plugged in after an upgrade goes along in the next`() throws {
-      let port = Self.freePorts(1)[0]
+      let port = LoopbackSocket.freePorts(1)[0]
       let tap = "mtap\(getpid())"
       try leavingNothing {
         let vm = try LabVM(

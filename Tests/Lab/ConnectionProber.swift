@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// Connects to a unix socket's path in a tight loop: whether there is a moment in which nobody answers.
+/// Connects in a tight loop: whether there is a moment in which nobody answers.
 public final class ConnectionProber: Sendable {
   public struct Counts: Sendable, CustomStringConvertible {
     public var connected = 0
@@ -44,9 +44,38 @@ public final class ConnectionProber: Sendable {
   ///   - pause: microseconds between two attempts. 0 takes a processor for itself, and the sockets'
   ///     owner another.
   public init(path: String, blocking: Bool = false, pause: UInt32 = 0) throws {
-    let address = try UnixSocket.address(path)
+    let target = try UnixSocket.address(path)
+    start(pause: pause) {
+      var address = target
+      let descriptor = UnixSocket.make(nonBlocking: !blocking)
+      if blocking { UnixSocket.limit(descriptor, seconds: 0.05) }
+      defer { close(descriptor) }
+      return UnixSocket.connect(descriptor, &address)
+    }
+  }
+
+  /// To an abstract unix socket.
+  public init(abstract name: String, pause: UInt32 = 0) throws {
+    var target = try UnixSocket.address("@" + name)
+    target.sun_path.0 = 0
+    let size = socklen_t(MemoryLayout<sa_family_t>.size + 1 + name.utf8.count)
+    start(pause: pause) { [target] in
+      var address = target
+      let descriptor = UnixSocket.make(nonBlocking: true)
+      defer { close(descriptor) }
+      return UnixSocket.connect(descriptor, &address, size)
+    }
+  }
+
+  /// To a TCP port of the loopback interface. A kernel whose queue is full does not answer: after 5 ms that counts
+  /// as busy.
+  public init(port: UInt16, pause: UInt32 = 0) {
+    start(pause: pause) { LoopbackSocket.attempt(port) }
+  }
+
+  private func start(pause: UInt32, _ attempt: @escaping @Sendable () -> CInt) {
     let thread = Thread { [self] in
-      let counts = probe(address, blocking: blocking, pause: pause)
+      let counts = probe(pause: pause, attempt)
       result.withLock { $0 = counts }
     }
     thread.name = "probe"
@@ -65,20 +94,16 @@ public final class ConnectionProber: Sendable {
     }
   }
 
-  private func probe(_ target: sockaddr_un, blocking: Bool, pause: UInt32) -> Counts {
-    var address = target
+  /// - Parameter attempt: 0 or errno.
+  private func probe(pause: UInt32, _ attempt: () -> CInt) -> Counts {
     var counts = Counts()
     while !stopped.load(ordering: .relaxed) {
-      let descriptor = UnixSocket.make(nonBlocking: !blocking)
-      if blocking { UnixSocket.limit(descriptor, seconds: 0.05) }
-      let error = UnixSocket.connect(descriptor, &address)
-      close(descriptor)
-      switch error {
+      switch attempt() {
       case 0: counts.connected += 1
       case EAGAIN: counts.busy += 1
       case ENOENT: counts.missing += 1
       case ECONNREFUSED: counts.refused += 1
-      default: counts.others[error, default: 0] += 1
+      case let error: counts.others[error, default: 0] += 1
       }
       progress.add(1, ordering: .relaxed)
       if pause > 0 { usleep(pause) }

@@ -14,10 +14,12 @@ enum UnixSocket {
   }
 
   /// connect(2); 0 or errno.
-  static func connect(_ descriptor: CInt, _ address: inout sockaddr_un) -> CInt {
+  static func connect(
+    _ descriptor: CInt, _ address: inout sockaddr_un, _ size: socklen_t = socklen_t(MemoryLayout<sockaddr_un>.size)
+  ) -> CInt {
     let result = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        Glibc.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        Glibc.connect(descriptor, $0, size)
       }
     }
     return result == 0 ? 0 : errno

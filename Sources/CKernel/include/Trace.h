@@ -14,6 +14,7 @@ enum moult_trace_event {
   moult_trace_ended = 1,      // exited or killed; detail: 0
   moult_trace_interrupted,    // PTRACE_INTERRUPT, or a group stop
   moult_trace_signal,         // about to be given a signal; detail: its number
+  moult_trace_syscall,        // at the beginning or the end of a system call
   moult_trace_other,          // detail: the wait status
 };
 
@@ -24,8 +25,9 @@ int moult_trace_interrupt(pid_t thread);
 int moult_trace_detach(pid_t thread);
 /// PTRACE_CONT; 0 for no signal.
 int moult_trace_continue(pid_t thread, int signal);
-/// PTRACE_SINGLESTEP without a signal.
-int moult_trace_step(pid_t thread);
+/// PTRACE_SYSCALL without a signal: to the beginning or the end of the next system call. Unlike at a step, no signal is
+/// under way there, of which the thread would die if the tracer did.
+int moult_trace_to_syscall(pid_t thread);
 int moult_trace_get_registers(pid_t thread, struct moult_registers *registers);
 int moult_trace_set_registers(pid_t thread, const struct moult_registers *registers);
 /// Bit n-1 stands for signal n.

@@ -36,12 +36,15 @@ extension LinuxHost {
 
   public func prepareDiversion(_ moves: [WiredMove]) throws(Failure) -> [WiredMove] {
     guard let oldProcess else { return moves }
-    do throws(Failure) { try Transplant.probe(oldProcess.pid) } catch {
+    do throws(Failure) { try Transplant.probe(oldProcess.pid, outlivesUs: true) } catch {
       throw isAlive(.old) ? error : death(of: .old, during: "divert the connections of")
     }
     var moves = moves
-    // QEMU's own next ones are the lowest that are free.
-    var kept = (try ProcFS.openDescriptors(of: oldProcess.pid).map(\.number).max() ?? 0) + 16
+    // QEMU's own next ones are the lowest that are free, and many may connect to it at once.
+    var kept = (try ProcFS.openDescriptors(of: oldProcess.pid).map(\.number).max() ?? 0) + 256
+    if let most = try ResourceLimits.read(pid: oldProcess.pid).limits[.openFiles]?.soft, most <= UInt64(kept) + UInt64(moves.count) {
+      kept = CInt(most) - CInt(moves.count) - 1
+    }
     for (index, move) in moves.enumerated() {
       // One whose client has gone needs none.
       guard let source = move.source, try WiredMove.identity(of: source, in: oldProcess.pid) == move.identity else { continue }
@@ -72,9 +75,8 @@ extension LinuxHost {
 
   public func divert(_ moves: [WiredMove]) throws(Failure) {
     guard let oldProcess else { return }
-    // Told of a frame and then finding none, QEMU aborts (`net_fill_rstate` in its net/net.c).
-    let inPoll = moves.contains { $0.isFramed ?? false }
-    try Transplant.perform(in: oldProcess.pid, inPoll: inPoll) { () throws(Failure) in
+    // Told of a frame and then finding none, QEMU would abort (`net_fill_rstate` in its net/net.c).
+    try Transplant.perform(in: oldProcess.pid, outlivesUs: true) { () throws(Failure) in
       var exchanges: [Transplant.Move] = []
       for move in moves {
         guard let source = move.source, let diversion = move.diversion, try move.isDiverted(in: oldProcess.pid) == false else { continue }
@@ -103,7 +105,7 @@ extension LinuxHost {
         try passOn(move)
         exchanges.append(.init(from: diversion.kept, to: source))
       }
-      try Transplant.perform(exchanges, closing: closing, in: oldProcess.pid)
+      try Transplant.perform(exchanges, closing: closing, in: oldProcess.pid, outlivesUs: true)
     } catch { failure = error }
     // Without them a connection that could not be given back ends, and can be made again.
     for name in moves.filter(\.isConnection).flatMap(\.names) {

@@ -178,7 +178,7 @@ extension LinuxHost {
     guard let directory = workingDirectory,
       try Files.isLink("/proc/\(newProcess.pid)/fd/\(directory.descriptor)", to: directory.path)
     else { return }
-    try Transplant.enter(directory: directory.descriptor, in: newProcess.pid)
+    try Transplant.enter(directory: directory.descriptor, in: newProcess.pid, outlivesUs: true)
   }
 }
 

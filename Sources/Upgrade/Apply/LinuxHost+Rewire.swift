@@ -30,7 +30,8 @@ extension LinuxHost {
     try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
       var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
       for move in moves {
-        let state = try move.state(in: newProcess.pid)
+        let isGiven = try move.isGiven(in: newProcess.pid)
+        let state = try move.state(in: newProcess.pid, isGiven: isGiven)
         if state == .pending {
           if move.isFramed ?? false { try skipPartialFrame(of: move, in: newProcess, hasRun: hasRun) }
           decided.moves.append(move.move)
@@ -40,7 +41,7 @@ extension LinuxHost {
           }
         }
         if state == .lost { lost.append(move.what) }
-        if try move.isGiven(in: newProcess.pid) { decided.closing.append(move.move.from) }
+        if isGiven { decided.closing.append(move.move.from) }
       }
       // A QEMU that waits by io_uring (10.2 and later) goes on waiting for the stand-in, until that has something to
       // say: then it looks at its descriptor anew, and finds the real one. Before the exchange, as after it nobody

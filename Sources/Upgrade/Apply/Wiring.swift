@@ -243,9 +243,9 @@ public struct WiredMove: Sendable, Equatable, Codable {
   enum State { case pending, done, lost }
 
   /// - Throws: if neither it nor its stand-in is there, and it is no connection.
-  func state(in pid: pid_t) throws(Failure) -> State {
+  func state(in pid: pid_t, isGiven: Bool) throws(Failure) -> State {
     let there = try Self.identity(of: move.to, in: pid)
-    if there == standIn, try isGiven(in: pid) { return .pending }
+    if there == standIn, isGiven { return .pending }
     if there == identity { return .done }
     if isConnection { return .lost }
     throw Failure(
