@@ -41,6 +41,24 @@ public enum StreamSocket {
     }
   }
 
+  /// Sends each piece by a call of its own: passt (of 2023) reads a frame at once or not at all. There is room for all.
+  public static func put(pieces: [ArraySlice<UInt8>], into target: CInt) throws(Failure) {
+    if pieces.isEmpty { return }
+    let had = try limit(of: target)
+    // A frame takes more of the kernel's memory than it has bytes.
+    try raiseLimit(of: target, to: had + CInt(pieces.reduce(0) { $0 + 2 * $1.count + 2048 }))
+    defer { setLimit(target, SO_SNDBUF, had) }
+    for piece in pieces { try put(piece, into: target) }
+  }
+
+  /// What was set: the kernel tells twice that.
+  private static func limit(of socket: CInt) throws(Failure) -> CInt {
+    var limit: CInt = 0
+    var size = socklen_t(MemoryLayout<CInt>.size)
+    try valueOrErrno("read the limit of socket", "\(socket)") { getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &limit, &size) }
+    return limit / 2
+  }
+
   /// Lets more wait to be read: by default a unix socket holds no more than some 300 writes of a byte.
   public static func raiseLimit(of socket: CInt, to bytes: CInt) throws(Failure) {
     try valueOrErrno("raise the limit of socket", "\(socket)") { setLimit(socket, SO_SNDBUFFORCE, bytes) }
@@ -55,12 +73,9 @@ public enum StreamSocket {
       if sent >= 0 {
         rest = rest.dropFirst(sent)
       } else if errno == EAGAIN, limit == nil {
-        // The kernel tells twice what it was told.
-        var had: CInt = 0
-        var size = socklen_t(MemoryLayout<CInt>.size)
-        try valueOrErrno("read the limit of socket", "\(target)") { getsockopt(target, SOL_SOCKET, SO_SNDBUF, &had, &size) }
-        limit = had / 2
-        try raiseLimit(of: target, to: had + CInt(4 * bytes.count))
+        let had = try self.limit(of: target)
+        limit = had
+        try raiseLimit(of: target, to: 2 * had + CInt(4 * bytes.count))
       } else if errno == EPIPE || errno == ECONNRESET {
         return
       } else if errno != EINTR {

@@ -189,7 +189,7 @@ extension EndToEnd {
     /// QEMU's arguments, its first version, and the ones that it goes to. With `reconnect=` (since 8.0) it knows the path
     /// of its peer for good.
     static let networks: [(options: String, versions: [QEMUVersion])] = [
-      ("", [.v7_2, .v11_1, .v10_0]), (",reconnect=1", [.v10_0, .v11_1, .v11_1]),
+      ("", [.v7_2, .v11_1, .v10_0]), (",reconnect=1", [.v10_0, .v11_1]),
     ]
 
     @Test(.enabled(if: access("/usr/bin/passt", X_OK) == 0), arguments: networks)
@@ -232,9 +232,11 @@ extension EndToEnd {
         try eventually("the guest answers", within: 90) { try echoes() }
         try succeed(["sh", "-c", "head -c 12M /dev/urandom >\(home)/sent"])
         let transfer = try inNamespace("sh", "-c", "socat -t 60 - TCP:127.0.0.1:45997 <\(home)/sent >\(home)/received")
-        try vm.mustUpgrade(to: versions[1], ["--hold"], strategy: "shared", outcome: "held")
-        try vm.mustRollBack(to: versions[0])
-        try vm.mustUpgrade(to: versions[2])
+        if options.isEmpty {
+          try vm.mustUpgrade(to: versions[1], ["--hold"], strategy: "shared", outcome: "held")
+          try vm.mustRollBack(to: versions[0])
+        }
+        try vm.mustUpgrade(to: versions[versions.count - 1])
         #expect(try transfer.wait(seconds: 120).code == 0)
         try succeed(["cmp", home + "/sent", home + "/received"])
         #expect(peer.isRunning)

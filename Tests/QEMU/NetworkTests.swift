@@ -239,7 +239,13 @@ import Testing
       bytes += [UInt8(length >> 24 & 255), UInt8(length >> 16 & 255), UInt8(length >> 8 & 255), UInt8(length & 255)]
       bytes += (0..<length).map { UInt8($0 * 7 & 255) }
     }
-    #expect(FrameStream.beginning(of: Array(bytes.dropFirst(read).dropLast(missing))) == expected)
+    bytes = Array(bytes.dropFirst(read).dropLast(missing))
+    #expect(FrameStream.beginning(of: bytes) == expected)
+    // The rest of the first, then whole ones; nothing where none begins.
+    let pieces = FrameStream.pieces(of: bytes)
+    let whole = lengths.dropFirst(read > 0 ? 1 : 0).dropLast(missing > 0 ? 1 : 0).map { $0 + 4 }
+    #expect(pieces.map(\.count) == (expected == nil ? [] : (read > 0 ? [expected ?? 0] : []) + whole))
+    #expect(Array(pieces.joined()) == Array(bytes.prefix(pieces.joined().count)))
   }
 
   @Test func twoBeginningsAreNone() {

@@ -19,6 +19,22 @@ public enum FrameStream {
     return first
   }
 
+  /// What waits, cut where frames begin: the rest of one that was sent in part before, if there is one, then whole ones.
+  public static func pieces(of bytes: [UInt8]) -> [ArraySlice<UInt8>] {
+    guard let first = beginning(of: bytes) else { return [] }
+    var pieces = first > 0 ? [bytes[..<first]] : []
+    var place = first
+    while place + 4 <= bytes.count {
+      let end = place + 4 + length(at: place, in: bytes)
+      if end > bytes.count { break }
+      pieces.append(bytes[place..<end])
+      place = end
+    }
+    return pieces
+  }
+
+  private static func length(at place: Int, in bytes: [UInt8]) -> Int { bytes[place..<place + 4].reduce(0) { $0 << 8 | Int($1) } }
+
   /// So many lengths that make sense do not follow from each other by chance.
   private static let longChain = 4
 
@@ -27,7 +43,7 @@ public enum FrameStream {
     var place = start
     var places: Set<Int> = []
     while place + 4 <= bytes.count {
-      let length = bytes[place..<place + 4].reduce(0) { $0 << 8 | Int($1) }
+      let length = length(at: place, in: bytes)
       guard lengths.contains(length) else { return nil }
       places.insert(place)
       place += 4 + length

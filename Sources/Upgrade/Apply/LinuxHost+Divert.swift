@@ -127,6 +127,14 @@ extension LinuxHost {
       )
     }
     guard let (output, client) = diverted[move.move.from] else { return }
-    try StreamSocket.passOn(from: output.raw, to: client.raw)
+    try passOn(move, from: output.raw, to: client.raw)
+  }
+
+  /// Frames are passed on one by one.
+  func passOn(_ move: WiredMove, from source: CInt, to target: CInt) throws(Failure) {
+    guard move.isFramed ?? false else { return try StreamSocket.passOn(from: source, to: target) }
+    let bytes = try SocketQueue.peek(source)
+    try SocketQueue.drop(bytes.count, from: source)
+    try StreamSocket.put(pieces: FrameStream.pieces(of: bytes), into: target)
   }
 }

@@ -37,7 +37,7 @@ extension LinuxHost {
           decided.moves.append(move.move)
           // It may have said already what the old one could not get rid of: that is part of a serial port's state.
           if let client = wiring?.clients[move.move.from] {
-            try StreamSocket.passOn(from: client.raw, to: newProcess.duplicate(descriptor: move.move.from).raw)
+            try passOn(move, from: client.raw, to: newProcess.duplicate(descriptor: move.move.from).raw)
           }
         }
         if state == .lost { lost.append(move.what) }
