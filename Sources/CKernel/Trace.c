@@ -39,14 +39,6 @@ int moult_trace_get_registers(pid_t thread, struct moult_registers *registers) {
 int moult_trace_set_registers(pid_t thread, const struct moult_registers *registers) { errno = ENOSYS; return -1; }
 #endif
 
-int moult_trace_get_signal_mask(pid_t thread, uint64_t *mask) {
-  return (int)ptrace(PTRACE_GETSIGMASK, thread, (void *)sizeof *mask, mask);
-}
-
-int moult_trace_set_signal_mask(pid_t thread, uint64_t mask) {
-  return (int)ptrace(PTRACE_SETSIGMASK, thread, (void *)sizeof mask, &mask);
-}
-
 static void nothing(int signal) { (void)signal; }
 
 static int report(int status, int *detail) {

@@ -43,9 +43,8 @@ public enum Transplant {
   /// - Parameter endsWithUs: whether the kernel is to end the process if this one is killed meanwhile, as in the middle
   ///   of a call nobody could put its registers back. For a process that can be done without.
   /// - Parameter outlivesUs: the process must go on even then. Its thread is stopped only where it waits in poll(2): what
-  ///   the call answers is then taken for the number of descriptors that are ready, of which none says that it is. The
-  ///   thread may hold back signals from then on. Nor has it been told there that there is something to read, and looks at
-  ///   the new files before it does.
+  ///   the call answers is then taken for the number of descriptors that are ready, of which none says that it is. Nor has
+  ///   it been told there that there is something to read, and looks at the new files before it does.
   public static func perform(
     in pid: pid_t, endsWithUs: Bool = false, outlivesUs: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
   ) throws(Failure) {
@@ -91,18 +90,7 @@ public enum Transplant {
   }
 
   private static func stop(_ pid: pid_t, _ endsWithUs: Bool, _ outlivesUs: Bool) throws(Failure) -> StoppedThread {
-    let deadline = Instant.now().adding(seconds: Double(patienceMilliseconds) / 1000)
-    while true {
-      let thread = try StoppedThread(pid, endsWithUs: endsWithUs)
-      if !outlivesUs || thread.isInPoll { return thread }
-      try thread.release()
-      if Instant.now() > deadline {
-        throw Failure(
-          step: "stop a thread of process", subject: "\(pid)", reason: "its main loop is never idle, and only there it can be changed safely",
-          hint: "try again when the VM is less busy, or disconnect the clients of its consoles")
-      }
-      sched_yield()
-    }
+    try StoppedThread(pid, endsWithUs: endsWithUs, inPoll: outlivesUs)
   }
 
   private static let fchdir: UInt64 = 81
@@ -120,46 +108,86 @@ public enum Transplant {
 private struct StoppedThread: ~Copyable {
   private let pid: pid_t
   private let saved: moult_registers
-  private let signalMask: UInt64
   /// Where a system call instruction lies in the process.
   private let instruction: UInt64
-  /// A SIGSTOP came meanwhile: no mask keeps it away.
-  private var isToStop = false
+  /// Signals that came meanwhile. They are kept from it here and not by its mask: that would stay if this process were
+  /// killed, and SIGTERM would never again arrive.
+  private var signals: [CInt]
 
-  init(_ pid: pid_t, endsWithUs: Bool = false) throws(Failure) {
+  /// - Parameter inPoll: only where the thread waits in poll(2).
+  init(_ pid: pid_t, endsWithUs: Bool, inPoll: Bool) throws(Failure) {
     #if !arch(x86_64)
       throw Failure(
         step: "stop a thread of process", subject: "\(pid)", reason: "descriptors can be exchanged on x86-64 only",
         hint: "give the VM unix sockets with paths instead of ports, and no taps")
     #endif
     try Self.seize(pid, endsWithUs)
+    var held: [CInt] = []
     do throws(Failure) {
       try valueOrErrno("stop a thread of process", "\(pid)") { moult_trace_interrupt(pid) }
       // A signal that is on its way first gets to where it was going.
       while case .signal(let number) = try Self.wait(pid) {
         try valueOrErrno("give signal \(number) to process", "\(pid)") { moult_trace_continue(pid, number) }
       }
-      var registers = moult_registers()
-      try valueOrErrno("read registers of process", "\(pid)") { moult_trace_get_registers(pid, &registers) }
-      let instruction = try Self.instruction(pid, registers)
-      var mask: UInt64 = 0
-      try valueOrErrno("read signal mask of process", "\(pid)") { moult_trace_get_signal_mask(pid, &mask) }
-      // Whatever comes meanwhile waits.
-      try valueOrErrno("set signal mask of process", "\(pid)") { moult_trace_set_signal_mask(pid, .max) }
+      var registers = try Self.registers(pid)
+      let deadline = Instant.now().adding(seconds: Double(Transplant.patienceMilliseconds) / 1000)
+      let instruction: UInt64
+      if inPoll, !Self.waitsInPoll(registers) {
+        registers = try Self.goOnToPoll(pid, &held, until: deadline)
+        instruction = registers.rip
+      } else {
+        instruction = try Self.instruction(pid, registers)
+      }
       self.pid = pid
+      self.signals = held
       self.saved = registers
       self.instruction = instruction
-      self.signalMask = mask
     } catch {
       // It may be gone, or not have stopped yet: the kernel lets go of it when moult ends at the latest.
       _ = moult_trace_detach(pid)
+      for number in held { kill(pid, number) }
       throw error
     }
   }
 
+  private static func registers(_ pid: pid_t) throws(Failure) -> moult_registers {
+    var registers = moult_registers()
+    try valueOrErrno("read registers of process", "\(pid)") { moult_trace_get_registers(pid, &registers) }
+    return registers
+  }
+
+  private static func isPoll(_ registers: moult_registers) -> Bool { [7, 271].contains(registers.orig_rax) }
+
   /// It waits in poll(2) or ppoll(2), which the kernel will begin anew (ERESTARTNOHAND and its like, which no program sees).
-  var isInPoll: Bool {
-    [7, 271].contains(saved.orig_rax) && (-516...(-512)).contains(Int64(bitPattern: saved.rax))
+  private static func waitsInPoll(_ registers: moult_registers) -> Bool {
+    isPoll(registers) && (-516...(-512)).contains(Int64(bitPattern: registers.rax))
+  }
+
+  /// Lets the stopped thread run until it calls poll(2), and takes that call from it. A busy one waits there seldom: it calls
+  /// again and again, and always finds a descriptor ready.
+  /// - Parameter signals: those that are kept from it are added.
+  /// - Returns: registers with which it calls poll(2) as if for the first time.
+  private static func goOnToPoll(_ pid: pid_t, _ signals: inout [CInt], until deadline: Instant) throws(Failure) -> moult_registers {
+    while Instant.now() < deadline {
+      try valueOrErrno("let process go on", "\(pid)") { moult_trace_to_syscall(pid) }
+      if case .signal(let number) = try wait(pid) { signals.append(number) }
+      var now = try registers(pid)
+      // What is about to begin has this answer so far (ptrace(2), syscall-enter-stop).
+      guard isPoll(now), Int64(bitPattern: now.rax) == -Int64(ENOSYS) else { continue }
+      var again = now
+      (again.rax, again.orig_rax, again.rip) = (now.orig_rax, .max, now.rip - 2)
+      // There is no such call: the kernel answers ENOSYS, which is what the thread would get if this process were killed now.
+      now.orig_rax = .max
+      try valueOrErrno("set registers of process", "\(pid)") { moult_trace_set_registers(pid, &now) }
+      while true {
+        try valueOrErrno("let process go on", "\(pid)") { moult_trace_to_syscall(pid) }
+        guard case .signal(let number) = try wait(pid) else { return again }
+        signals.append(number)
+      }
+    }
+    throw Failure(
+      step: "stop a thread of process", subject: "\(pid)", reason: "its main loop does not come round, and only there it can be changed safely",
+      hint: "try again when the VM is less busy, or disconnect the clients of its consoles")
   }
 
   /// Makes the thread do a system call with numbers for arguments.
@@ -186,7 +214,7 @@ private struct StoppedThread: ~Copyable {
       repeat {
         try valueOrErrno("let process go on", "\(pid)") { moult_trace_to_syscall(pid) }
         report = try Self.wait(pid)
-        if report == .signal(SIGSTOP) { isToStop = true }
+        if case .signal(let number) = report { signals.append(number) }
       } while report != .syscall
     }
     try valueOrErrno("read registers of process", "\(pid)") { moult_trace_get_registers(pid, &registers) }
@@ -195,13 +223,12 @@ private struct StoppedThread: ~Copyable {
 
   /// Puts everything back and lets the thread go on.
   consuming func release() throws(Failure) {
-    let (pid, mask, isToStop) = (self.pid, signalMask, self.isToStop)
+    let (pid, signals) = (self.pid, self.signals)
     var registers = saved
     // With `orig_rax` as it was the kernel begins the interrupted system call anew, as it would have done anyhow.
     try valueOrErrno("restore registers of process", "\(pid)") { moult_trace_set_registers(pid, &registers) }
-    try valueOrErrno("restore signal mask of process", "\(pid)") { moult_trace_set_signal_mask(pid, mask) }
     try valueOrErrno("let go of process", "\(pid)") { moult_trace_detach(pid) }
-    if isToStop { try valueOrErrno("stop process", "\(pid)") { kill(pid, SIGSTOP) } }
+    for number in signals { try valueOrErrno("give signal \(number) to process", "\(pid)") { kill(pid, number) } }
   }
 
   private enum Report: Equatable { case stopped, syscall, signal(CInt) }

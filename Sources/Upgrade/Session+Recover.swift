@@ -7,7 +7,7 @@ extension Session {
     try state.sweep()
     var found: [UpgradeRecord] = []
     for record in try state.records() where !record.isHeld {
-      if try state.holder(of: record.key) == nil { found.append(record) }
+      if try !isWorkedOn(record.key) { found.append(record) }
     }
     guard let selector, !found.isEmpty else { return found }
     let named = found.filter { $0.isMeant(by: selector) }
@@ -16,6 +16,18 @@ extension Session {
     let pid: pid_t
     do throws(Failure) { pid = try Locator.find(selector, state: state) } catch { return [] }
     return found.filter { $0.old.pid == pid || $0.spawned?.pid == pid }
+  }
+
+  /// One that was killed a moment ago, or its guardian, may still be ending: it has the lock until it has, and is waited for.
+  private func isWorkedOn(_ key: String) throws(Failure) -> Bool {
+    let deadline = Instant.now().adding(seconds: 1)
+    while let holder = try state.holder(of: key) {
+      let status = try unlessGone { () throws(Failure) in try ProcessStatus.read(pid: holder) }
+      if let status, !status.isZombie { return true }
+      if Instant.now() > deadline { return true }
+      usleep(5000)
+    }
+    return false
   }
 
   /// Ends upgrades of a VM that were interrupted, before anything else is done to it.

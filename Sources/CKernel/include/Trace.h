@@ -30,9 +30,6 @@ int moult_trace_continue(pid_t thread, int signal);
 int moult_trace_to_syscall(pid_t thread);
 int moult_trace_get_registers(pid_t thread, struct moult_registers *registers);
 int moult_trace_set_registers(pid_t thread, const struct moult_registers *registers);
-/// Bit n-1 stands for signal n.
-int moult_trace_get_signal_mask(pid_t thread, uint64_t *mask);
-int moult_trace_set_signal_mask(pid_t thread, uint64_t mask);
 /// Waits for the thread's next report, at most so long: then -1 with ETIMEDOUT. A signal that interrupts it counts
 /// as that, too. SIGALRM is left as it was.
 int moult_trace_wait(pid_t thread, int milliseconds, int *detail);
