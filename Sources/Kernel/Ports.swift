@@ -75,7 +75,8 @@ public enum StreamSocket {
       } else if errno == EAGAIN, limit == nil {
         let had = try self.limit(of: target)
         limit = had
-        try raiseLimit(of: target, to: 2 * had + CInt(4 * bytes.count))
+        // More than whatever may be passed on at once: what was put there before is in that queue, too.
+        try raiseLimit(of: target, to: had + 16 << 20)
       } else if errno == EPIPE || errno == ECONNRESET {
         return
       } else if errno != EINTR {

@@ -123,11 +123,22 @@ import Testing
     #expect(report.failure?.failure.reason?.contains("overlay.qcow2") == true)
   }
 
-  @Test func anOldQEMUThatSomebodyElseContinuedKeepsTheGuest() {
+  @Test(arguments: [false, true]) func anOldQEMUThatSomebodyElseContinuedKeepsTheGuest(isStoppedAgain: Bool) {
     let host = ModelHost(Fixture.plan())
     host.isMeddledWith = true
+    host.isStoppedAgain = isStoppedAgain
     let report = Self.run(host)
     #expect(report.outcome == .failed && host.old.runs && host.new?.hasRun == false && host.violations == [])
+  }
+
+  /// It would run in the new QEMU, or its stop would be waited for in vain.
+  @Test func aGuestThatItsOwnerStoppedSinceTheObservationIsLeftAsItIs() {
+    let host = ModelHost(Fixture.plan())
+    host.old.runState = .paused
+    let report = Self.run(host)
+    #expect(report.outcome == .failed && host.new?.hasRun != true && host.violations == [])
+    #expect(report.failure?.failure.reason?.contains("changed its run state") == true)
+    #expect(!host.calls.contains("old cont"))
   }
 
   static let goldenCalls = [
@@ -154,6 +165,7 @@ import Testing
     "journal migrate begin",
     "guardian ready=true",
     "storage old",
+    "old query-status",
     "old migrate-set-capabilities",
     "new migrate-set-capabilities",
     "old migrate-set-parameters downtime-limit=20",

@@ -140,6 +140,7 @@ extension ModelHost {
     old.migration = "completed"
     settle(isMeddledWith ? .running : .postmigrate)
     if isMeddledWith { old.eventTimes["RESUME"] = clock }
+    if isStoppedAgain { (old.runState, old.eventTimes["STOP"]) = (.paused, clock + 1) }
   }
 
   func lastEvent(_ side: Side, _ name: String) -> QMPEvent? {

@@ -68,6 +68,8 @@ final class ModelHost {
   var isMeddledWith = false
   /// Somebody lets the old QEMU run on while memory is copied.
   var isContinuedMeanwhile = false
+  /// Whoever meddles stops the old QEMU again, too.
+  var isStoppedAgain = false
   /// The old QEMU was stopped by SIGSTOP: its monitor does not answer.
   var isFrozen = false
   /// The guest panics in probation.

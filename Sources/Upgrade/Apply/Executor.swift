@@ -35,8 +35,8 @@ public final class Executor {
   var migrationStarted = false
   /// The new QEMU has the whole guest: from here on it does not matter if the old one dies.
   var newHoldsGuest = false
-  /// The guest was stopped before anything was sent, and must not have run since.
-  var stillSince: QMPEvent?
+  /// The place of the old QEMU's last RESUME before the migration, -1 if none was heard: every later one is somebody else's.
+  var runsSince: Int?
   /// In a recovery: the new QEMU may have been told to run the guest.
   var resumeBegan = false
   /// Seconds that a QEMU may take for its part of the pause.

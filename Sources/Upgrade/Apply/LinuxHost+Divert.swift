@@ -32,7 +32,7 @@ extension WiredMove {
 extension LinuxHost {
   /// Bytes of the kernel's memory for what a guest says meanwhile: some thousand writes of a byte. With no more room
   /// it waits.
-  private static let diversionLimit: CInt = 4 << 20
+  private static let diversionLimit: CInt = 1 << 20
 
   public func prepareDiversion(_ moves: [WiredMove]) throws(Failure) -> [WiredMove] {
     guard let oldProcess else { return moves }

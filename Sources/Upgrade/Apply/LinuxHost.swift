@@ -87,11 +87,17 @@ public final class LinuxHost: Host {
     for process in [oldProcess, newProcess] {
       if let process { watchExit(of: process) }
     }
+    // One that never answered has never run the guest: there is nothing to ask it.
+    if let newProcess, record.new != nil {
+      try thaw(.new)
+      self.newMonitor = try takeOver(newMonitor, of: newProcess, record)
+    }
+    // A `cont` may be waiting at another monitor of the old one: where the guest has run in the new one, nobody lets it go on.
+    if record.hasResumed { return }
+    if let monitor = self.newMonitor, try monitor.execute("query-status")["running"]?.bool ?? false { return }
     // The moult that was killed may have stopped it: then its monitor would not answer.
     try thaw(.old)
     if let oldProcess { self.oldMonitor = try takeOver(oldMonitor, of: oldProcess, record) }
-    // One that never answered has never run the guest: there is nothing to ask it.
-    if let newProcess, record.new != nil { self.newMonitor = try takeOver(newMonitor, of: newProcess, record) }
   }
 
   func watchExit(of process: ProcessHandle) {
@@ -351,7 +357,11 @@ public final class LinuxHost: Host {
     seen.append((side, event))
   }
 
-  public func hearEvents(_ side: Side) throws(Failure) { try monitor(side).receiveWhatIsThere() }
+  public func hearEvents(_ side: Side) throws(Failure) {
+    // In a recovery of a guest that runs in the new one: the old one stands still, and says nothing more.
+    if side == .old, oldMonitor == nil { return }
+    try monitor(side).receiveWhatIsThere()
+  }
 
   public func lastEvent(_ side: Side, _ name: String) -> QMPEvent? {
     // What is still in the connection came later than what was taken from it.

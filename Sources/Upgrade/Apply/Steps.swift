@@ -99,6 +99,7 @@ extension Executor {
     if try host.ensureGuardian(ready: true) { notes.append("the guardian was killed; another one was started") }
     // What was observed may be seconds old by now; dead after the switch, the old QEMU could not be asked any more.
     try mustHaveObservedStorage(plan)
+    try mustRunAsObserved(plan)
     migrationStarted = true
     pauseSeconds = Self.switchSeconds
     pauseSeconds += Double(plan.bytesCopiedStill) / Self.slowestCopy
@@ -111,11 +112,9 @@ extension Executor {
     if let credentials = record.settings.parameters["tls-creds"]?.string, !credentials.isEmpty { parameters["tls-creds"] = "" }
     if let mode = record.settings.parameters["mode"]?.string, mode != "normal" { parameters["mode"] = "normal" }
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
+    runsSince = host.lastEvent(.old, "RESUME")?.order ?? -1
     try prepareDiversion()
-    if plan.memory.stopsGuest {
-      _ = try host.command(.old, "stop", nil)
-      stillSince = host.lastEvent(.old, "STOP")
-    }
+    if plan.memory.stopsGuest { _ = try host.command(.old, "stop", nil) }
     let atGate = holdsAtGate(plan)
     try host.startMigration { () throws(Failure) in if !atGate { try divert() } }
     // Where RAM is copied first, the guest runs until that is over.
@@ -209,6 +208,16 @@ extension Executor {
     }
   }
 
+  /// Its owner may have stopped the guest, or let it go on, by another monitor since the observation: then it would not be
+  /// in the new QEMU what it is now.
+  private func mustRunAsObserved(_ plan: UpgradePlan) throws(Failure) {
+    let (was, now) = (plan.observation.live.status, try host.command(.old, "query-status", nil)["status"]?.string)
+    if now == was { return }
+    throw Failure(
+      step: "move the guest of", subject: plan.vm, reason: "another program has changed its run state during the upgrade: \(now ?? "unknown"), it was \(was)",
+      hint: "leave the VM alone while it is upgraded, and try again")
+  }
+
   /// The VM may have other monitors than the one that is held here. A snapshot taken there since the
   /// observation would be missing from the new QEMU, which writes to the image below it.
   private func mustHaveObservedStorage(_ plan: UpgradePlan) throws(Failure) {
@@ -230,8 +239,9 @@ extension Executor {
 
   private func oldWasContinued() throws(Failure) -> Bool {
     try host.hearEvents(.old)
-    guard let stopped = stillSince ?? host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.old, "RESUME") else { return false }
-    return resumed.order > stopped.order
+    guard let resumed = host.lastEvent(.old, "RESUME") else { return false }
+    // Even if it was stopped again. In a recovery it is not known what was before.
+    return resumed.order > (runsSince ?? host.lastEvent(.old, "STOP")?.order ?? .max)
   }
 
   private func exchangeNames() throws(Failure) {
