@@ -42,7 +42,7 @@ public enum Transplant {
   /// The same, decided while the thread stands still: what it alone opens and closes is then what it is.
   /// - Parameter endsWithUs: whether the kernel is to end the process if this one is killed meanwhile, as in the middle
   ///   of a call nobody could put its registers back. For a process that can be done without.
-  /// - Parameter outlivesUs: the process must go on even then. Its thread is stopped only where it waits in poll(2): what
+  /// - Parameter outlivesUs: the process must go on even then. Its thread is stopped only where it waits in poll(2), or is about to: what
   ///   the call answers is then taken for the number of descriptors that are ready, of which none says that it is. Nor has
   ///   it been told there that there is something to read, and looks at the new files before it does.
   public static func perform(
