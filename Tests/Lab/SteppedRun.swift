@@ -1,4 +1,4 @@
-public import Foundation
+import Foundation
 import Glibc
 
 /// A run of the program that stands still right after it has written a chosen line of its journal: what
