@@ -21,9 +21,9 @@ public enum UnixSocket {
   public static let maximumPathLength = 107
 
   /// Two connected stream sockets, close-on-exec.
-  public static func pair(isBlocking: Bool = true) throws(Failure) -> SocketPair {
+  public static func pair() throws(Failure) -> SocketPair {
     var pair: [CInt] = [-1, -1]
-    let kind = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue) | (isBlocking ? 0 : O_NONBLOCK)
+    let kind = CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue)
     try valueOrErrno("make socket pair", "") { socketpair(AF_UNIX, kind, 0, &pair) }
     return SocketPair(first: OwnedFD(pair[0]), second: OwnedFD(pair[1]))
   }

@@ -48,7 +48,7 @@ public enum Transplant {
   public static func perform(
     in pid: pid_t, endsWithUs: Bool = false, outlivesUs: Bool = false, _ decide: () throws(Failure) -> (moves: [Move], closing: [CInt])
   ) throws(Failure) {
-    var thread = try stop(pid, endsWithUs, outlivesUs)
+    var thread = try StoppedThread(pid, endsWithUs: endsWithUs, inPoll: outlivesUs)
     var failure: Failure?
     do throws(Failure) {
       let (moves, closing) = try decide()
@@ -79,7 +79,7 @@ public enum Transplant {
 
   /// One call, whose further arguments are 0. The thread is let go whatever becomes of it: moult may live on for long.
   private static func call(_ number: UInt64, _ argument: UInt64, in pid: pid_t, outlivesUs: Bool) throws(Failure) -> Int {
-    var thread = try stop(pid, false, outlivesUs)
+    var thread = try StoppedThread(pid, endsWithUs: false, inPoll: outlivesUs)
     let result: Int
     do throws(Failure) { result = try thread.call(number, argument, 0, 0) } catch {
       do throws(Failure) { try thread.release() } catch _ { /* The failure of the call says more. */ }
@@ -87,10 +87,6 @@ public enum Transplant {
     }
     try thread.release()
     return result
-  }
-
-  private static func stop(_ pid: pid_t, _ endsWithUs: Bool, _ outlivesUs: Bool) throws(Failure) -> StoppedThread {
-    try StoppedThread(pid, endsWithUs: endsWithUs, inPoll: outlivesUs)
   }
 
   private static let fchdir: UInt64 = 81

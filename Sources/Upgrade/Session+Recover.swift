@@ -18,16 +18,16 @@ extension Session {
     return found.filter { $0.old.pid == pid || $0.spawned?.pid == pid }
   }
 
-  /// One that was killed a moment ago, or its guardian, may still be ending: it has the lock until it has, and is waited for.
+  /// One that was killed a moment ago may still be ending, and so may its guardian: they have the lock until they have.
   private func isWorkedOn(_ key: String) throws(Failure) -> Bool {
-    let deadline = Instant.now().adding(seconds: 1)
-    while let holder = try state.holder(of: key) {
-      let status = try unlessGone { () throws(Failure) in try ProcessStatus.read(pid: holder) }
-      if let status, !status.isZombie { return true }
-      if Instant.now() > deadline { return true }
-      usleep(5000)
+    guard let holders = try state.holders(of: key) else { return false }
+    // A guardian whose moult lives is not waited for, and one that is at work only for a moment.
+    for (pid, milliseconds) in zip(holders, [0, 1000] as [CInt]) {
+      let process: Pidfd
+      do throws(Failure) { process = try Pidfd(pid: pid) } catch where [.noSuchProcess, .invalidArgument].contains(error.errno) { continue }
+      if try !process.waitForExit(timeoutMilliseconds: milliseconds) { break }
     }
-    return false
+    return try state.holders(of: key) != nil
   }
 
   /// Ends upgrades of a VM that were interrupted, before anything else is done to it.

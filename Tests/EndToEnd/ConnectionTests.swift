@@ -143,9 +143,9 @@ extension EndToEnd {
       }
     }
 
-    /// One QEMU has the guest and the connections then.
+    /// One QEMU has the guest and the connections then, and what was typed in between.
     @Test
-    func `moult is killed around the exchange, and peers do not notice`() throws {
+    func `moult is killed around the exchange, and peers and the console's client do not notice`() throws {
       try leavingNothing {
         let home = VMConfiguration("e2e-killed-peers").home + "-peers"
         try FileManager.default.createDirectory(atPath: home, withIntermediateDirectories: true)
@@ -168,6 +168,9 @@ extension EndToEnd {
           let upgrade = try TracedRun(moult: ["upgrade", "e2e-killed-peers"] + CrashRig.destination(version), of: vm)
           try upgrade.go(to: record)
           try upgrade.finishRecord()
+          let start = vm.serial.count
+          try vm.serial.send("echo at \(record)")
+          usleep(20_000)  // Whoever has the connection reads.
           if killsGuardian {
             try upgrade.killAll()
             #expect(try run(moult: ["recover", "e2e-killed-peers"]).code == 0)
@@ -177,8 +180,9 @@ extension EndToEnd {
           }
           try eventually("the guardian ends") { !Processes.all().contains { $0.arguments.contains("guard") && $0.arguments.contains { $0.hasPrefix("e2e-killed-peers-") } } }
           try eventually("one QEMU runs the guest after \(record)") { try vm.processes == [vm.pid()] && vm.status() == "running" }
-          #expect((try vm.pid() == old) == !record.hasPrefix("resume"), "\(record)")
+          #expect((try vm.pid() == old) == (record == "launch.begin"), "\(record)")
           try vm.ticks(3)
+          #expect(vm.serial.lines(from: start).map(\.text).filter { $0.hasPrefix("echo ") } == ["echo at \(record)"])
           for peer in [console, monitor] { try peer.mustAnswer("\(record)") }
         }
         for peer in [console, monitor] { #expect(!peer.accepts(within: 0) && peer.connections.count == 1) }

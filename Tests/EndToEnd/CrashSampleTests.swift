@@ -21,6 +21,7 @@ extension EndToEnd {
         "upgrade/shared/resume.done/before/kill-moult",
         "upgrade/shared/resume.done/after/kill-old",
         "recover-undo/shared/exchange.undone/after/kill-moult",
+        "recover-onward/shared/resume.begin/after/kill-moult",
         "recover-finish/shared/retire.begin/after/kill-moult",
       ],
       .copy: [

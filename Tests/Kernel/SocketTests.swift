@@ -55,9 +55,15 @@ func removeTree(_ path: String) {
     }
   }
 
+  private static func impatientPair() throws -> SocketPair {
+    let pair = try UnixSocket.pair()
+    for descriptor in [pair.first.raw, pair.second.raw] { #expect(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0) }
+    return pair
+  }
+
   /// The two ends of a connection that nobody waits at.
   static func connection(overTCP: Bool) throws -> SocketPair {
-    if !overTCP { return try UnixSocket.pair(isBlocking: false) }
+    if !overTCP { return try impatientPair() }
     let listener = OwnedFD(socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0))
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
@@ -74,7 +80,7 @@ func removeTree(_ path: String) {
   }
 
   @Test(arguments: [false, true]) func whatIsPassedOnGetsBehindAllThatAClientHasNotRead(overTCP: Bool) throws {
-    let words = try UnixSocket.pair(isBlocking: false), client = try Self.connection(overTCP: overTCP)
+    let words = try Self.impatientPair(), client = try Self.connection(overTCP: overTCP)
     let (first, second, mouth, ear) = (client.first.raw, client.second.raw, words.first.raw, words.second.raw)
     func limit() -> CInt {
       var bytes: CInt = 0

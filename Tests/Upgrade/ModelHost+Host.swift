@@ -246,11 +246,11 @@ extension ModelHost: Host {
   func freeze(_ side: Side) throws(Failure) {
     try call("freeze \(side.rawValue)") { () throws(Failure) in
       try mustLive(side)
-      isFrozen = true
+      if side == .old { isFrozen = true }
     }
   }
 
-  func thaw(_ side: Side) throws(Failure) { try call("thaw \(side.rawValue)") { () throws(Failure) in isFrozen = false } }
+  func thaw(_ side: Side) throws(Failure) { try call("thaw \(side.rawValue)") { () throws(Failure) in if side == .old { isFrozen = false } } }
 
   func storage(_ side: Side) throws(Failure) -> LiveMachine.Storage {
     try call("storage \(side.rawValue)", waits: true) { () throws(Failure) in

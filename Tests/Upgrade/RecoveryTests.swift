@@ -13,9 +13,10 @@ import Testing
     guard record.state != .probation || !record.holds else { return nil }
     meanwhile(host)
     host.reviveMoult()
-    let began = host.journal.contains { $0.step == .resume && $0.phase == .begin }
-    return Executor(recovering: record, resumeBegan: began, host: host).recover()
+    return Executor(recovering: record, begun: begun(host), host: host).recover()
   }
+
+  static func begun(_ host: ModelHost) -> Set<StepName> { Set(host.journal.filter { $0.phase == .begin }.map(\.step)) }
 
   static func calls(_ kind: FaultMatrixTests.Kind) -> [String] {
     let host = FaultMatrixTests.host(kind, [:])
@@ -46,20 +47,21 @@ import Testing
     }
   }
 
-  /// moult is killed, and so is the moult that recovers; a third one comes.
-  @Test(arguments: [FaultMatrixTests.Kind.plain, .hold]) func theRecoveryIsKilledToo(kind: FaultMatrixTests.Kind) {
+  /// moult is killed, and so is the moult that recovers, and maybe a QEMU then; a third one comes.
+  @Test(arguments: [FaultMatrixTests.Kind.hold, .network], [Side?.none, .old, .new])
+  func theRecoveryIsKilledToo(kind: FaultMatrixTests.Kind, victim: Side?) {
     for (index, call) in Self.calls(kind).enumerated() {
       for second in (index + 1)..<(index + 40) {
         let host = FaultMatrixTests.host(kind, [index: .killMoult(after: true), second: .killMoult(after: true)])
         guard var report = Self.recover(host) else { continue }
         if host.moultIsDead {
           guard host.stateExists, let record = host.record, record.state != .probation || !record.holds else { continue }
+          if let victim { host.kill(victim) }
           host.reviveMoult()
-          let began = host.journal.contains { $0.step == .resume && $0.phase == .begin }
-          report = Executor(recovering: record, resumeBegan: began, host: host).recover()
+          report = Executor(recovering: record, begun: Self.begun(host), host: host).recover()
         }
-        let wrong = Ending(host: host, report: report).faultsFound(single: true, recovered: true)
-        #expect(wrong == [], "\(kind): moult killed after \(index) \(call) and \(second) → \(report.outcome.rawValue); notes \(report.notes)")
+        let wrong = Ending(host: host, report: report).faultsFound(single: victim == nil, recovered: true)
+        #expect(wrong == [], "\(kind): moult killed after \(index) \(call) and \(second), then \(String(describing: victim)) → \(report.outcome.rawValue); notes \(report.notes)")
       }
     }
   }
@@ -67,7 +69,7 @@ import Testing
   /// The upgrade is being undone when the old QEMU dies: as long as the new one, which has the whole guest, has
   /// not been ended, the guest goes on there.
   @Test func theOldQEMUDiesWhileTheUpgradeIsUndone() throws {
-    let interrupted = try #require(ExecutorTests.goldenCalls.firstIndex(of: "journal verify done"))
+    let interrupted = try #require(ExecutorTests.goldenCalls.firstIndex(of: "journal exchange done"))
     func recover(_ faults: [Int: ModelHost.Fault]) -> (host: ModelHost, report: UpgradeReport?) {
       let host = FaultMatrixTests.host(.plain, faults.merging([interrupted: .killMoult(after: true)]) { $1 })
       return (host, Self.recover(host))
@@ -78,6 +80,33 @@ import Testing
       let (host, report) = recover([index: .kill(.old, after: false)])
       #expect(report?.outcome == .committed && host.new?.runs == true && host.violations == [], "\(index) \(undisturbed[index]): \(report?.notes ?? [])")
       #expect(report.map { Ending(host: host, report: $0).faultsFound(single: false, recovered: true) } == [])
+    }
+  }
+
+  /// Until the new QEMU is given the connections everything is taken back; what clients sent since, the old one would not hear of.
+  @Test func theUpgradeGoesOnOnceTheNewQEMUMayHaveHeardClients() throws {
+    let calls = Self.calls(.network)
+    let given = try #require(calls.firstIndex(of: "journal rewire begin")), runs = try #require(calls.firstIndex(of: "journal resume done"))
+    for index in 0..<runs {
+      let host = FaultMatrixTests.host(.network, [index: .killMoult(after: true)])
+      guard let report = Self.recover(host) else { continue }
+      #expect(report.outcome == (index < given ? .failed : .committed), "moult killed after call \(index) \(calls[index])")
+      // Told to go on it could have been continued by somebody else.
+      if index >= given { #expect(!host.calls[(index + 1)...].contains("thaw old"), "\(calls[index])") }
+    }
+  }
+
+  /// It has never run the guest: then there is still the way back.
+  @Test func anUpgradeThatCannotGoOnIsTakenBack() throws {
+    let interrupted = try #require(Self.calls(.network).firstIndex(of: "journal verify done"))
+    for call in ["freeze old", "rewire", "journal resume begin"] {
+      let undisturbed = FaultMatrixTests.host(.network, [interrupted: .killMoult(after: true)])
+      _ = Self.recover(undisturbed)
+      let index = try #require(undisturbed.calls.indices.first { undisturbed.calls[$0].hasPrefix(call) && $0 > interrupted })
+      let host = FaultMatrixTests.host(.network, [interrupted: .killMoult(after: true), index: .fails(.ioError)])
+      let report = try #require(Self.recover(host))
+      #expect(report.outcome == .failed && host.old.runs, "\(call) fails → \(report.outcome): \(report.notes)")
+      #expect(Ending(host: host, report: report).faultsFound(single: true, recovered: true) == [])
     }
   }
 }

@@ -37,8 +37,8 @@ public final class Executor {
   var newHoldsGuest = false
   /// The place of the old QEMU's last RESUME before the migration, -1 if none was heard: every later one is somebody else's.
   var runsSince: Int?
-  /// In a recovery: the new QEMU may have been told to run the guest.
-  var resumeBegan = false
+  /// In a recovery: the steps that the interrupted moult has, or may have, begun.
+  var begun: Set<StepName> = []
   /// Seconds that a QEMU may take for its part of the pause.
   var pauseSeconds = Executor.switchSeconds
 
@@ -59,10 +59,10 @@ public final class Executor {
   }
 
   /// Takes up an upgrade whose moult was killed. The host holds the VM's lock already.
-  /// - Parameter resumeBegan: the journal says that the new QEMU may have been told to run the guest.
-  public init(recovering record: UpgradeRecord, resumeBegan: Bool, host: any Host) {
+  /// - Parameter begun: the steps that, by the journal, may have been begun.
+  public init(recovering record: UpgradeRecord, begun: Set<StepName>, host: any Host) {
     plan = nil
-    self.resumeBegan = resumeBegan
+    self.begun = begun
     self.host = host
     self.record = record
     progress = { _ in }

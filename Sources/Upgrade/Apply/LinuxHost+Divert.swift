@@ -92,29 +92,24 @@ extension LinuxHost {
 
   public func endDiversion(_ moves: [WiredMove]) throws(Failure) {
     guard let oldProcess, isAlive(.old) else { return }
-    defer { diverted = [:] }
-    var failure: Failure?
-    do throws(Failure) {
-      var (exchanges, closing): ([Transplant.Move], [CInt]) = ([], [])
-      for move in moves {
-        guard let source = move.source, let diversion = move.diversion,
-          try WiredMove.identity(of: diversion.kept, in: oldProcess.pid) == move.identity
-        else { continue }
-        closing.append(diversion.kept)
-        guard try move.isDiverted(in: oldProcess.pid) == true else { continue }
-        try passOn(move)
-        exchanges.append(.init(from: diversion.kept, to: source))
-      }
-      try Transplant.perform(exchanges, closing: closing, in: oldProcess.pid, outlivesUs: true)
-    } catch { failure = error }
-    // Without them a connection that could not be given back ends, and can be made again.
+    var (exchanges, closing): ([Transplant.Move], [CInt]) = ([], [])
+    for move in moves {
+      guard let source = move.source, let diversion = move.diversion,
+        try WiredMove.identity(of: diversion.kept, in: oldProcess.pid) == move.identity
+      else { continue }
+      closing.append(diversion.kept)
+      guard try move.isDiverted(in: oldProcess.pid) == true else { continue }
+      try passOn(move)
+      exchanges.append(.init(from: diversion.kept, to: source))
+    }
+    try Transplant.perform(exchanges, closing: closing, in: oldProcess.pid, outlivesUs: true)
+    diverted = [:]
     for name in moves.filter(\.isConnection).flatMap(\.names) {
       do throws(Failure) { _ = try monitor(.old).execute("closefd", ["fdname": .string(name)]) } catch {
         // It was not given this one, or has closed it already.
         if !isAlive(.old) { return }
       }
     }
-    if let failure { throw failure }
   }
 
   /// Lets the client of a diverted connection have what the old QEMU said to it.

@@ -23,6 +23,9 @@ public final class LinuxHost: Host {
   var messages: (file: DescriptorBox, offset: Int64)?
   /// The held upgrade that this one takes back.
   let superseded: UpgradeRecord?
+  /// In a recovery, the upgrade that was interrupted, and the connections that its moult had, until they are needed.
+  var recovered: UpgradeRecord?
+  var former: [Side: DescriptorBox] = [:]
   private var lockFile: DescriptorBox?
   private var journalFile: JournalFile?
   private var key = ""
@@ -60,13 +63,13 @@ public final class LinuxHost: Host {
     watchExit(of: process)
   }
 
-  /// Takes up where an interrupted upgrade was left.
+  /// Takes up where an interrupted upgrade was left. Of the two QEMUs none is asked for anything yet: see ``takeOver(_:)``.
   /// - Parameters:
   ///   - lock: the VM's, already held.
-  ///   - oldMonitor, newMonitor: connections that the interrupted moult had.
+  ///   - monitors: connections that the interrupted moult had.
   init(
-    recovering record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD, oldMonitor: DescriptorBox?,
-    newMonitor: DescriptorBox?, reactor: Reactor, state: StateDirectory
+    recovering record: UpgradeRecord, superseded: UpgradeRecord?, lock: consuming OwnedFD, monitors: [Side: DescriptorBox],
+    reactor: Reactor, state: StateDirectory
   ) throws(Failure) {
     self.reactor = reactor
     self.state = state
@@ -74,6 +77,8 @@ public final class LinuxHost: Host {
     signals = -1
     nextSignal = { () throws(Failure) in nil }
     self.superseded = superseded
+    recovered = record
+    former = monitors
     key = record.key
     lockFile = DescriptorBox(lock)
     journalFile = try JournalFile(state.journalPath(key))
@@ -87,59 +92,10 @@ public final class LinuxHost: Host {
     for process in [oldProcess, newProcess] {
       if let process { watchExit(of: process) }
     }
-    // One that never answered has never run the guest: there is nothing to ask it.
-    if let newProcess, record.new != nil {
-      try thaw(.new)
-      self.newMonitor = try takeOver(newMonitor, of: newProcess, record)
-    }
-    // A `cont` may be waiting at another monitor of the old one: where the guest has run in the new one, nobody lets it go on.
-    if record.hasResumed { return }
-    if let monitor = self.newMonitor, try monitor.execute("query-status")["running"]?.bool ?? false { return }
-    // The moult that was killed may have stopped it: then its monitor would not answer.
-    try thaw(.old)
-    if let oldProcess { self.oldMonitor = try takeOver(oldMonitor, of: oldProcess, record) }
   }
 
   func watchExit(of process: ProcessHandle) {
     reactor.add(process.raw) { [unowned self] () throws(Failure) in self.reactor.remove(process.raw) }
-  }
-
-  /// A connection to one twin: the interrupted moult's, or else a new one.
-  private func takeOver(
-    _ former: DescriptorBox?, of process: ProcessHandle, _ record: UpgradeRecord
-  ) throws(Failure) -> QMPConnection? {
-    if let former {
-      let monitor = QMPConnection(takingOver: try former.duplicate(), subject: "QEMU (pid \(process.pid))", reactor: reactor)
-      do throws(Failure) {
-        _ = try monitor.execute("query-status", seconds: Executor.switchSeconds)
-        return monitor
-      } catch {
-        // Silent or closed: it is not asked this way again.
-        if process.hasExited { return nil }
-      }
-    }
-    return try findMonitor(of: process, record)
-  }
-
-  /// The QMP socket of one twin: public or staged, whichever inode the process listens at.
-  private func findMonitor(of process: ProcessHandle, _ record: UpgradeRecord) throws(Failure) -> QMPConnection? {
-    var paths = [record.monitor]
-    let (directory, base) = (try Paths.real(Paths.parent(record.monitor)), Paths.base(record.monitor))
-    paths += record.stages.filter { $0.directory == directory }.map { Stage.join($0.path, base) }
-    let listening: [UnixSocketEntry]
-    do throws(Failure) {
-      let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
-      listening = try UnixSocketTable.read(networkOf: process.pid).filter { $0.state == .listening && own.contains($0.inode) }
-    } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {
-      return nil  // It was killed, and is ending just now.
-    }
-    for path in paths {
-      guard let status = try Files.statusIfPresent(path), listening.contains(where: { $0.isBound(to: status) }) else { continue }
-      let monitor = QMPConnection(try UnixSocket.connect(path), subject: path, reactor: reactor)
-      _ = try monitor.negotiate(seconds: Observer.greetingSeconds)
-      return monitor
-    }
-    return nil
   }
 
   deinit {
@@ -223,6 +179,7 @@ public final class LinuxHost: Host {
         guardian = try GuardianLink(
           key: key, lock: lockFile.raw, oldMonitor: oldMonitor.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
         wiring?.clients.values.forEach { guardian?.give(kept: $0.raw) }
+        try state.sign(key, lockFile.raw, guardian: guardian?.pid)
         isNew = true
       }
       if ready { try guardian?.awaitReady() }
@@ -245,9 +202,11 @@ public final class LinuxHost: Host {
   func monitor(_ side: Side) throws(Failure) -> QMPConnection {
     switch side {
     case .old:
+      if oldMonitor == nil { oldMonitor = try takeOver(.old) }
       guard let oldMonitor else { throw Failure(step: "reach", subject: "the old QEMU", reason: "it has no monitor any more") }
       return oldMonitor
     case .new:
+      if newMonitor == nil { newMonitor = try takeOver(.new) }
       guard let newMonitor else { throw Failure(step: "reach", subject: "the new QEMU", reason: "it has not been started") }
       return newMonitor
     }
@@ -270,95 +229,13 @@ public final class LinuxHost: Host {
     try monitor(side).execute(name, arguments, seconds: seconds)
   }
 
-  /// The first version whose `migrate-incoming` has `exit-on-error`. Source: qapi/migration.json.
-  private static let survivesFailedLoad = QEMUVersion(major: 9, minor: 1)
-
-  public func startMigration(_ last: () throws(Failure) -> Void) throws(Failure) {
-    guard let migrationStream else { throw Failure(step: "migrate", subject: "", reason: "there is no stream") }
-    var incoming: [String: JSONValue] = ["uri": .string("fd:\(LaunchPlan.migrationDescriptor)")]
-    // One that lives on after a failed load can be asked for the reason.
-    if let version = try monitor(.new).version, version >= Self.survivesFailedLoad { incoming["exit-on-error"] = false }
-    _ = try monitor(.new).execute("migrate-incoming", .object(incoming))
-    _ = try monitor(.old).execute("getfd", ["fdname": "moult-migration"], descriptor: migrationStream.raw)
-    self.migrationStream = nil
-    try last()
-    _ = try monitor(.old).execute("migrate", ["uri": "fd:moult-migration"])
-  }
-
-  public func awaitMigration(
-    _ side: Side, states: Set<String>, seconds: Double?, peerMustLive: Bool
-  ) throws(Failure) -> String {
-    let connection = try monitor(side)
-    let peer: Side = side == .old ? .new : .old
-    let step = "await migration (\(states.sorted().joined(separator: " or "))) of"
-    return try reactor.wait(seconds: seconds, step: step, subject: "the \(side.rawValue) QEMU") { () throws(Failure) -> String? in
-      while let event = try connection.takeEvent(where: {
-        $0.name == "MIGRATION" || $0.name == "MIGRATION_PASS" || $0.name == "STOP" && states.contains("stopped")
-      }) {
-        if event.name == "STOP" {
-          self.seen.append((side, event))
-          return "stopped"
-        }
-        if event.name == "MIGRATION_PASS" {
-          if states.contains("pass") { return "pass" }
-          continue
-        }
-        let status = event.data["status"]?.string ?? ""
-        if states.contains(status) { return status }
-        if ["failed", "cancelled"].contains(status) { throw self.migrationFailure(side, status) }
-      }
-      if connection.isClosed || !self.isAlive(side) { throw self.death(of: side, during: "migrate") }
-      if peerMustLive, !self.isAlive(peer) { throw self.death(of: peer, during: "migrate") }
-      return nil
-    }
-  }
-
-  /// What both QEMUs say of a migration that failed.
-  private func migrationFailure(_ side: Side, _ status: String) -> Failure {
-    var reasons = ["the \(side.rawValue) QEMU reports \(status)"]
-    if !isAlive(.new) { reasons.append("the new QEMU has ended") }
-    for side in [Side.old, .new] where isAlive(side) {
-      do {
-        if let text = try command(side, "query-migrate", nil)["error-desc"]?.string { reasons.append("the \(side.rawValue) one says: \(text)") }
-      } catch {
-        reasons.append("\(side.rawValue): \(error)")
-      }
-    }
-    if let text = newMessages() {
-      reasons.append("the new one's last words: \(text)")
-    } else if !isAlive(.new), messages == nil {
-      reasons.append("what it said went where the VM's messages go, and cannot be read back there (/dev/null, a pipe, a terminal)")
-    }
-    return Failure(step: "migrate", subject: "", reason: reasons.joined(separator: "; "))
-  }
-
-  func death(of side: Side, during step: String) -> Failure {
-    var reason = "the \(side.rawValue) QEMU ended"
-    if side == .new, let text = newMessages() { reason += ": \(text)" }
-    if side == .old { reason += " (the guest powered off, or it was killed)" }
-    return Failure(step: step, subject: "", reason: reason)
-  }
-
-  /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
-  func newMessages(lines: Int = 3) -> String? {
-    guard let messages else { return nil }
-    let size: Int64
-    do { size = try Files.status(of: messages.file.raw).size } catch { return "its messages cannot be read (\(error))" }
-    // Its end, where the reason is.
-    var bytes = [UInt8](repeating: 0, count: 200 * max(lines, 10))
-    let count = pread(messages.file.raw, &bytes, bytes.count, off_t(max(messages.offset, size - Int64(bytes.count))))
-    guard count > 0 else { return nil }
-    let text = String(decoding: bytes[..<count], as: UTF8.self).trimmingWhitespace
-    return text.isEmpty ? nil : text.split(separator: "\n").suffix(lines).joined(separator: lines > 3 ? "\n" : " / ")
-  }
-
   public func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
     let event = try monitor(side).awaitEvent(step: "await event \(name) of", seconds: seconds) { $0.name == name }
     seen.append((side, event))
   }
 
   public func hearEvents(_ side: Side) throws(Failure) {
-    // In a recovery of a guest that runs in the new one: the old one stands still, and says nothing more.
+    // In a recovery that has not asked the old one: it stands still, and says nothing more.
     if side == .old, oldMonitor == nil { return }
     try monitor(side).receiveWhatIsThere()
   }

@@ -11,7 +11,7 @@ extension Executor {
     do {
       // Stopped by SIGSTOP it could not say.
       try host.thaw(.new)
-      let mayHaveRun = record.hasResumed || resumeBegan && record.state != .undoing
+      let mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
       switch try state(of: .new) {
       case nil where mayHaveRun:
         // Its disks, and shared RAM, may hold what the old one does not know of.
@@ -25,18 +25,18 @@ extension Executor {
         return report(.needsPerson, failure: (.resume, interrupted))
       case nil, "inmigrate", "prelaunch":
         return undo(after: .lock, interrupted) ?? finish(interrupted)
-      case "paused" where !mayHaveRun:
-        // It has the whole guest but never ran it: the old one goes on, unless there is none left.
-        newHoldsGuest = true
-        return undo(after: .lock, interrupted) ?? finish(interrupted)
       case "paused" where !record.hasResumed:
-        // Told to run it, or about to be: it has the guest, and whether it ran cannot be known. Forward is safe.
-        return goForward(.resume, interrupted) ?? finish(interrupted)
+        // It has the whole guest. Once it was given the connections it has read what clients sent, which the old one would
+        // never hear of; and told to run the guest, whether it did cannot be known. Until then the old one goes on, unless
+        // there is none left.
+        newHoldsGuest = true
+        let goesOn = mayHaveRun || begun.contains(.rewire) && record.state != .undoing
+        return (goesOn ? goForward(mayHaveRun ? .resume : .lock, interrupted) : undo(after: .lock, interrupted)) ?? finish(interrupted)
       default:
         return finish(interrupted)
       }
     } catch {
-      if host.isAlive(.new), !resumeBegan, !record.hasResumed {
+      if host.isAlive(.new), !begun.contains(.resume), !record.hasResumed {
         // It does not answer, and was never told to run the guest.
         return undo(after: .lock, interrupted) ?? finish(interrupted)
       }

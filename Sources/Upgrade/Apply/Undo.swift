@@ -179,14 +179,20 @@ extension Executor {
     return arePublic
   }
 
+  /// - Parameter step: `resume` if the new QEMU may have run the guest: then there is no other way.
   func goForward(_ step: StepName, _ failure: Failure) -> UpgradeReport? {
     notes.append("the old QEMU \(host.isAlive(.old) ? "had" : "ended after it had") handed the guest over, so the guest goes on in the new one (\(failure))")
     let arePublic = makeNamesPublic()
-    do {
+    do throws(Failure) {
+      // Nobody else continues it meanwhile.
+      do throws(Failure) { try host.freeze(.old) } catch { if host.isAlive(.old) { throw error } }
       try rewire()
+      try journal(.resume, .begin)
       try resume()
+      try journal(.resume, .done)
     } catch {
       guard let state = resumedState() else {
+        if host.isAlive(.old), step != .resume { return undo(after: .lock, error) }
         notes.append("the guest could not be resumed in the new QEMU, which holds it: \(error)")
         return leave(step, failure)
       }

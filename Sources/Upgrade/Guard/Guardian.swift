@@ -63,9 +63,10 @@ public enum Guardian {
     }
     if hasEnded { while channel.hear() {} }
     if channel.isDismissed { return }
-    let old = try OwnedFD(Descriptor.oldMonitor).duplicate()
+    var monitors = [Side.old: DescriptorBox(OwnedFD(Descriptor.oldMonitor))]
+    monitors[.new] = channel.newMonitor
     _ = try Takeover(state: state, reactor: reactor).end(
-      key, lock: OwnedFD(Descriptor.lock), oldMonitor: DescriptorBox(old), newMonitor: channel.newMonitor)
+      key, lock: OwnedFD(Descriptor.lock), monitors: monitors)
   }
 }
 

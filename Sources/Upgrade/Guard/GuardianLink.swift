@@ -6,6 +6,7 @@ import Sandbox
 final class GuardianLink {
   private let channel: DescriptorBox
   private let process: ProcessHandle
+  var pid: pid_t { process.pid }
   private let reactor: Reactor
   private(set) var isReady = false
   /// It was killed, or could not go on. moult can, and can have another.

@@ -7,10 +7,10 @@ struct Takeover {
 
   /// - Parameters:
   ///   - lock: the VM's, held.
-  ///   - oldMonitor, newMonitor: connections that moult had, if they outlived it.
+  ///   - monitors: connections that moult had, if they outlived it.
   /// - Returns: nil if there is nothing to end: it was over, or is held.
   func end(
-    _ key: String, lock: consuming OwnedFD, oldMonitor: DescriptorBox? = nil, newMonitor: DescriptorBox? = nil
+    _ key: String, lock: consuming OwnedFD, monitors: [Side: DescriptorBox] = [:]
   ) throws(Failure) -> (record: UpgradeRecord, report: UpgradeReport)? {
     try state.sign(key, lock.raw)
     let contents = try state.contents(key)
@@ -27,9 +27,8 @@ struct Takeover {
       try Files.removeTree(KeptRuntime.directory(state, id: record.id))
     }
     let host = try LinuxHost(
-      recovering: record, superseded: contents.superseded, lock: lock, oldMonitor: oldMonitor, newMonitor: newMonitor,
-      reactor: reactor, state: state)
-    var report = Executor(recovering: record, resumeBegan: contents.mayHaveBegun(.resume), host: host).recover()
+      recovering: record, superseded: contents.superseded, lock: lock, monitors: monitors, reactor: reactor, state: state)
+    var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
     do throws(Failure) { try History(state).add(HistoryEntry(record, report)) } catch {
       report.notes.append("could not write the history: \(error)")
     }

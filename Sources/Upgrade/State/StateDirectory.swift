@@ -4,8 +4,8 @@ public import Kernel
 
 /// Where upgrades under way or held keep their lock, record and journal: a directory for each VM.
 ///
-/// `lock` holds the pid of the moult at work and locks that the kernel drops when that moult and its guardian
-/// have ended, however they end. `journal` has everything else: see ``Journal``.
+/// `lock` holds the pids of the moult at work and of its guardian, and locks that the kernel drops when both have
+/// ended, however they end. `journal` has everything else: see ``Journal``.
 public struct StateDirectory: Sendable {
   /// `/run/moult`.
   public var path: String
@@ -123,14 +123,18 @@ public struct StateDirectory: Sendable {
 
   /// The pid of the moult, or the guardian, that works on this VM now; nil when none does. Takes no lock, so that
   /// nobody who wants it finds it taken.
-  public func holder(of key: String) throws(Failure) -> pid_t? {
+  public func holder(of key: String) throws(Failure) -> pid_t? { try holders(of: key)?.first }
+
+  /// The same, and behind it the guardian's, if it has one: 0 for one that nobody could write down. Nil when nobody does.
+  func holders(of key: String) throws(Failure) -> [pid_t]? {
     let file: OwnedFD
     do { file = try OwnedFD.open(lockPath(key), O_RDWR) } catch {
       if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
       throw error
     }
     if try !FileLock.isHeld(file.raw) { return nil }
-    return pid_t(try Files.readText(lockPath(key)).trimmingWhitespace) ?? 0
+    let pids = try Files.readText(lockPath(key)).split(separator: "\n").compactMap { pid_t($0) }
+    return pids.isEmpty ? [0] : pids
   }
 
   /// Takes the VM's lock, making its directory. Held until the descriptor and all its copies are closed.
@@ -139,7 +143,7 @@ public struct StateDirectory: Sendable {
     while true {
       let file = try openLock(key)
       guard try FileLock.take(file.raw) else {
-        let holder = try Files.readText(lockPath(key)).trimmingWhitespace
+        let holder = try Files.readText(lockPath(key)).split(separator: "\n").first ?? "unknown"
         throw Failure(
           step: "lock the VM", subject: key, reason: "another moult (pid \(holder)) is working on it",
           hint: "wait for it, or end it with Ctrl-C there")
@@ -162,9 +166,9 @@ public struct StateDirectory: Sendable {
     }
   }
 
-  /// Writes our pid into the lock; nothing is left if there is no room for it.
-  func sign(_ key: String, _ lock: CInt) throws(Failure) {
-    let text = Array("\(getpid())\n".utf8)
+  /// Writes our pid into the lock, and the guardian's; nothing is left if there is no room for them.
+  func sign(_ key: String, _ lock: CInt, guardian: pid_t? = nil) throws(Failure) {
+    let text = Array(([getpid()] + [guardian].compactMap { $0 }).map { "\($0)\n" }.joined().utf8)
     do throws(Failure) {
       try valueOrErrno("write the lock", lockPath(key)) { ftruncate(lock, 0) }
       try valueOrErrno("write the lock", lockPath(key), hint: "free space there") { pwrite(lock, text, text.count, 0) }

@@ -4,11 +4,22 @@
 public struct CrashCase: Sendable, Hashable, CustomStringConvertible {
   public enum Operation: String, Sendable, CaseIterable {
     case upgrade, rollback
-    /// `moult recover` of an upgrade that was killed before, or after, the guest ran in the new QEMU.
+    /// `moult recover` of an upgrade that was killed before the new QEMU was given the connections, after that, and after
+    /// the guest ran in it.
     case undo = "recover-undo"
+    case onward = "recover-onward"
     case finish = "recover-finish"
 
-    var recovers: Bool { self == .undo || self == .finish }
+    /// The record after which the upgrade is killed.
+    var interruption: String? {
+      switch self {
+      case .upgrade, .rollback: nil
+      case .undo: "exchange.done"
+      case .onward: "verify.done"
+      case .finish: "resume.done"
+      }
+    }
+    var recovers: Bool { interruption != nil }
   }
   public enum Memory: String, Sendable, CaseIterable { case shared, copy }
   /// The record is about to be written, or has been, and nothing after it is done.
@@ -106,6 +117,9 @@ extension CrashScript {
     switch test.operation {
     // Interrupted when the new QEMU had everything, before it ran: either can go on.
     case .undo: return killsOld && !newLives ? .ends : .survives
+    case .onward:
+      guard let runs = position("resume.done", .before) else { return .either }
+      return killsOld || here < runs ? .survives : .ends
     case .finish: return killsOld ? .survives : .ends
     case .upgrade, .rollback:
       // QEMU sends the rest by itself once it has begun: when it is over only the end of `switch` says.

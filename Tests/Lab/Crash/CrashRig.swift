@@ -74,7 +74,7 @@ public final class CrashRig {
     switch operation {
     case .upgrade: try upgrade()
     case .rollback: ["rollback", name]
-    case .undo, .finish: ["recover", name]
+    case .undo, .onward, .finish: ["recover", name]
     }
   }
 
@@ -103,7 +103,7 @@ public final class CrashRig {
         try learnDescriptors()
       }
       return (try vm.pid(), nil)
-    case .undo, .finish: return try interrupt(at: operation == .undo ? "verify.done" : "resume.done")
+    case .undo, .onward, .finish: return try interrupt(at: operation.interruption ?? "")
     }
   }
 

@@ -1,0 +1,45 @@
+import Kernel
+import QEMU
+
+/// The monitors of the two QEMUs of an upgrade whose moult is gone.
+extension LinuxHost {
+  /// A connection to one of them, made when it is first needed: the interrupted moult's, or else a new one. The old QEMU
+  /// need not be let go on (SIGCONT) to be asked as long as nobody asks it: a `cont` may be waiting at another monitor of it.
+  func takeOver(_ side: Side) throws(Failure) -> QMPConnection? {
+    guard let recovered, let process = side == .old ? oldProcess : newProcess else { return nil }
+    // One that never answered has never run the guest: there is nothing to ask it.
+    if side == .new, recovered.new == nil { return nil }
+    if let connection = former.removeValue(forKey: side) {
+      let monitor = QMPConnection(takingOver: try connection.duplicate(), subject: "QEMU (pid \(process.pid))", reactor: reactor)
+      do throws(Failure) {
+        _ = try monitor.execute("query-status", seconds: Executor.switchSeconds)
+        return monitor
+      } catch {
+        // Silent or closed: it is not asked this way again.
+        if process.hasExited { return nil }
+      }
+    }
+    return try findMonitor(of: process, recovered)
+  }
+
+  /// The QMP socket of one twin: public or staged, whichever inode the process listens at.
+  private func findMonitor(of process: ProcessHandle, _ record: UpgradeRecord) throws(Failure) -> QMPConnection? {
+    var paths = [record.monitor]
+    let (directory, base) = (try Paths.real(Paths.parent(record.monitor)), Paths.base(record.monitor))
+    paths += record.stages.filter { $0.directory == directory }.map { Stage.join($0.path, base) }
+    let listening: [UnixSocketEntry]
+    do throws(Failure) {
+      let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
+      listening = try UnixSocketTable.read(networkOf: process.pid).filter { $0.state == .listening && own.contains($0.inode) }
+    } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {
+      return nil  // It was killed, and is ending just now.
+    }
+    for path in paths {
+      guard let status = try Files.statusIfPresent(path), listening.contains(where: { $0.isBound(to: status) }) else { continue }
+      let monitor = QMPConnection(try UnixSocket.connect(path), subject: path, reactor: reactor)
+      _ = try monitor.negotiate(seconds: Observer.greetingSeconds)
+      return monitor
+    }
+    return nil
+  }
+}
