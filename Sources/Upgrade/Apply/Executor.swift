@@ -129,6 +129,32 @@ public final class Executor {
   }
 }
 
+extension Executor {
+  /// Runs something whose failure must not stop the rest; the failure becomes a note.
+  /// - Returns: whether it was done.
+  @discardableResult
+  func attempt(_ what: String, _ body: () throws(Failure) -> Void) -> Bool {
+    do {
+      try body()
+      return true
+    } catch {
+      notes.append("could not \(what): \(error)")
+      return false
+    }
+  }
+
+  /// The same, tried twice: for what would be left behind for good. `body` must be harmless to repeat.
+  @discardableResult
+  func insist(_ what: String, _ body: () throws(Failure) -> Void) -> Bool {
+    do {
+      try body()
+      return true
+    } catch {
+      return attempt(what, body)
+    }
+  }
+}
+
 extension StepName {
   /// The steps that are over once the guest runs in the new QEMU.
   var leadsToResume: Bool {

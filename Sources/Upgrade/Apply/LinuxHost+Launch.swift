@@ -136,10 +136,13 @@ extension LinuxHost {
   }
 
   private func rememberMessages(of stream: StandardStream) {
-    guard let box = stream.box, let status = try? Files.status(of: box.raw), status.isRegularFile,
-      let file = try? OwnedFD.open("/proc/self/fd/\(box.raw)", O_RDONLY)
-    else { return }  // A terminal, a pipe or /dev/null: nothing to read back.
-    messages = (DescriptorBox(file), status.size)
+    guard let box = stream.box else { return }
+    do throws(Failure) {
+      let status = try Files.status(of: box.raw)
+      // A terminal, a pipe or /dev/null: nothing to read back.
+      guard status.isRegularFile else { return }
+      messages = (DescriptorBox(try OwnedFD.open("/proc/self/fd/\(box.raw)", O_RDONLY)), status.size)
+    } catch { whyNoMessages = error }
   }
 
   /// Why the new QEMU ended before it greeted: what it wrote, or what the binary alone says.

@@ -61,7 +61,7 @@ extension LinuxHost {
     if let text = newMessages() {
       reasons.append("the new one's last words: \(text)")
     } else if !isAlive(.new), messages == nil {
-      reasons.append("what it said went where the VM's messages go, and cannot be read back there (/dev/null, a pipe, a terminal)")
+      reasons.append("what it said went where the VM's messages go, and cannot be read back there (\(whyNoMessages?.description ?? "/dev/null, a pipe, a terminal"))")
     }
     return Failure(step: "migrate", subject: "", reason: reasons.joined(separator: "; "))
   }

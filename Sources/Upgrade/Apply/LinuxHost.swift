@@ -21,6 +21,8 @@ public final class LinuxHost: Host {
   var diverted: [CInt: (output: DescriptorBox, client: DescriptorBox)] = [:]
   /// Of the new QEMU's standard error, if it is a file: where its messages begin.
   var messages: (file: DescriptorBox, offset: Int64)?
+  /// Why they cannot be read back, if it is one: a network file system may not let root.
+  var whyNoMessages: Failure?
   /// The held upgrade that this one takes back.
   let superseded: UpgradeRecord?
   /// In a recovery, the upgrade that was interrupted, and the connections that its moult had, until they are needed.

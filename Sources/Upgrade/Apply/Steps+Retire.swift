@@ -1,0 +1,79 @@
+import Kernel
+import QEMU
+
+/// The steps after the resume: there is no way back in them but another migration.
+extension Executor {
+  /// The guest runs in the new QEMU, and the old one can only do harm: its clients must come over, its
+  /// memory is the new one's or stale. Nothing here is a reason to go back: it throws only when there is
+  /// nothing to go on with.
+  func retire() throws(Failure) {
+    host.ignoreInterrupts()
+    attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
+    if let adjustment = record.oomScoreAdjustment {
+      insist("make the new QEMU as dear to the kernel as the old one was") { () throws(Failure) in try self.host.setOOMScore(adjustment) }
+    }
+    attempt("hear the old QEMU's last events") { () throws(Failure) in
+      guard self.host.isAlive(.old), try self.oldWasContinued() else { return }
+      self.wasContinuedTwice = true
+      self.notes.append("another program continued the old QEMU after the guest had moved: check the guest's disks")
+    }
+    attempt("verify the public monitor") { () throws(Failure) in try self.host.verifyPublicMonitor(self.record.monitor) }
+    extraMemory = host.extraMemory()
+    if record.rewiring?.contains(where: \.isTap) ?? false {
+      // Switches learn again where the guest is, should it have become known elsewhere meanwhile.
+      attempt("announce the guest on its networks") { () throws(Failure) in
+        _ = try self.host.command(.new, "announce-self", ["initial": 50, "max": 550, "rounds": 5, "step": 100])
+      }
+    }
+    // The end of its main process would end the unit, and with it the new QEMU. Stopped, the old one does no harm.
+    let mayEnd = handOverUnit()
+    if mayEnd { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
+    attempt("detach the staging mounts") { () throws(Failure) in try self.host.settle(self.record.stages, covered: self.record.covered ?? [], self.record.workingDirectory) }
+    host.finishRewiring()
+    for stage in record.stages {
+      insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
+    }
+    attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.new) }
+    record.state = .probation
+    let isNoted = insist("note the probation") { () throws(Failure) in try self.host.save(self.record) }
+    try mustStillRun()
+    if !mayEnd {
+      throw Failure(
+        step: "end the old QEMU of", subject: record.vm,
+        reason: "\(record.notifiedUnit ?? "its unit") could not be handed over and would end with it: it stays, stopped for good",
+        hint: "the guest runs in the new QEMU; moult recover \(record.vm) tries again")
+    }
+    if record.holds, !isNoted {
+      throw Failure(
+        step: "hold the upgrade of", subject: record.vm, reason: "its record could not be written, so it can be neither committed nor rolled back",
+        hint: "free space in moult's state directory; the guest runs in the new QEMU")
+    }
+  }
+
+  /// - Returns: whether the old QEMU may end.
+  private func handOverUnit() -> Bool {
+    guard let unit = record.notifiedUnit, host.isAlive(.old) else { return true }
+    let isHandedOver = insist("hand \(unit) over to the new QEMU") { () throws(Failure) in try self.host.handOver(unit: unit) }
+    return isHandedOver || !host.isAlive(.old)
+  }
+
+  /// The new QEMU may end after it took the guest over: killed, crashed, or because the guest powered off.
+  func mustStillRun() throws(Failure) {
+    if host.isAlive(.new) { return }
+    throw Failure(
+      step: "run the guest in", subject: "the new QEMU", reason: "it has ended, and the guest with it",
+      hint: "see the VM's log for whether the guest powered off; then start the VM anew")
+  }
+
+  func commit() throws(Failure) {
+    try mustStillRun()
+    if let kept = record.kept {
+      // Half removed, they are no way back any more.
+      record.giveUpWayBack()
+      insist("note the commit") { () throws(Failure) in try self.host.save(self.record) }
+      insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) }
+    }
+    host.unlock(undone: false)
+    isLocked = false
+  }
+}
