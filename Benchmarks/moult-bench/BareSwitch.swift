@@ -63,14 +63,16 @@ struct BareSwitch {
 
   /// Two QEMUs side by side, the new one's names in a directory that is bound over the public one in a
   /// mount namespace of its own.
-  func migrate(shared: Bool, during: (pid_t) -> Void = { _ in }) throws -> Sample {
+  /// - Parameter replacing: what to replace in the VM's arguments: two QEMUs cannot have the same tap.
+  func migrate(shared: Bool, replacing: [String: String] = [:], during: (pid_t) -> Void = { _ in }) throws -> Sample {
     let began = monotonicNanoseconds()
     let pid = try vm.pid()
     try FileManager.default.createDirectory(atPath: stage, withIntermediateDirectories: false)
     let mark = stage + ".exec"
     let new = try start(
-      wrapper: ["unshare", "--mount", "--net", "--ipc", "--uts", "bash", "-c"], mark: mark,
-      setUp: "mount --make-rslave / && mount --bind '\(stage)' '\(names)' && ", extra: ["-S", "-incoming", "defer"])
+      wrapper: ["unshare", "--mount", "--ipc", "--uts", "bash", "-c"], mark: mark,
+      setUp: "mount --make-rslave / && mount --bind '\(stage)' '\(names)' && ", extra: ["-S", "-incoming", "defer"],
+      replacing: replacing)
     during(new)
     let capabilities = Self.capabilities(["events"] + (shared ? ["x-ignore-shared"] : []))
     let old = try BareMonitor(vm.configuration.qmpSocket)
@@ -104,12 +106,15 @@ struct BareSwitch {
   // MARK: The new QEMU
 
   /// Starts a QEMU with the VM's own argv by way of a shell that notes the time of its exec.
-  private func start(wrapper: [String], mark: String, setUp: String = "", extra: [String]) throws -> pid_t {
+  private func start(wrapper: [String], mark: String, setUp: String = "", extra: [String], replacing: [String: String] = [:]) throws -> pid_t {
     unlink(mark)
     let script = setUp + "echo $EPOCHREALTIME >'\(mark)' && exec \"$@\""
     var configuration = vm.configuration
-    configuration.launcher = (wrapper.isEmpty ? ["bash", "-c"] : wrapper) + [script, "bench"]
+    configuration.launcher += (wrapper.isEmpty ? ["bash", "-c"] : wrapper) + [script, "bench"]
     configuration.extraArguments += extra
+    for (words, others) in replacing {
+      configuration.extraArguments = configuration.extraArguments.map { $0.replacingOccurrences(of: words, with: others) }
+    }
     return try ChildProcess(configuration.command(), log: log).pid
   }
 

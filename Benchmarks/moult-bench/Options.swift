@@ -22,7 +22,8 @@ struct Options {
     rows: a save and load, b plain migration, c the same with shared RAM, d moult upgrade --memory copy,
           e moult upgrade with shared RAM, f rollback of d, g rollback of e,
           h parse the corpus, i moult inspect, j moult list of 50 QEMUs, k of 50 stale ones,
-          l what taps, ports and clients add to the pause, m connections refused at each kind of listener
+          l what taps, ports and clients add to the pause, m connections refused at each kind of listener,
+          n pings lost by an upgrade, o throughput after it
     """
 
   init(_ arguments: [String]) throws {

@@ -5,6 +5,7 @@ import Lab
 /// Rows with a table of their own: what it costs to know VMs, and what the network does to an upgrade.
 enum Survey: String, CaseIterable {
   case parse = "h", inspect = "i", list = "j", listStale = "k", network = "l", listeners = "m"
+  case packets = "n", throughput = "o"
 
   var title: String {
     switch self {
@@ -14,6 +15,8 @@ enum Survey: String, CaseIterable {
     case .listStale: "the same, their binary and a library replaced"
     case .network: "pause of an upgrade with shared RAM, nothing to rewire"
     case .listeners: "pause while every port is connected to"
+    case .packets: "pings through a tap, one each 2 ms"
+    case .throughput: "TCP through a tap, there and back"
     }
   }
 }
@@ -49,6 +52,10 @@ extension Survey {
     switch self {
     case .network: return try NetworkCost(options).measure()
     case .listeners: return try ListenerProof(options).measure()
+    case .packets, .throughput:
+      let guest = try BridgedGuest(options)
+      defer { guest.end() }
+      return try self == .packets ? guest.packets(runs) : guest.throughputs(runs)
     case .parse:
       guard let corpus = CorpusParsing.load() else {
         return [SurveyResult(row: self, what: title, samples: [], remark: "no corpus: set MOULT_CORPUS")]

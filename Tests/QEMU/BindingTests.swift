@@ -52,7 +52,7 @@ import Testing
     Case("-vnc", "vnc=unix:/foo=bar.sock,password=on", is: "unix-socket listen /foo=bar.sock swap"),
     Case("-vnc", ":0,tls,x509=/x", is: "directory share /x reopen", "tcp-socket listen :5900 duplicate"),
     Case("-display", "vnc=:3", is: "tcp-socket listen :5903 duplicate"),
-    Case("-spice", "port=5900,tls-port=5901,addr=::", is: "tcp-socket listen [::]:5900 refuse", "tcp-socket listen [::]:5901 refuse"),
+    Case("-spice", "port=5900,tls-port=5901,addr=::", is: "tcp-socket listen [::]:5900 duplicate", "tcp-socket listen [::]:5901 duplicate"),
     Case("-spice", "port=0,gl=on,rendernode=/dev/dri/renderD129", is: "display share /dev/dri/renderD129 reopen"),
     Case("-spice", "unix,addr=/s", is: "unix-socket listen /s swap"),
     Case("-display", "egl-headless", is: "display share /dev/dri/renderD* reopen"),

@@ -19,7 +19,7 @@ import Testing
   static let cases = [
     // Nothing of the network namespace.
     Case("-vnc none -vnc unix:/run/v -serial null -chardev socket,id=a,host=h,port=5 -qmp tcp:h:5,server=off", []),
-    Case("-vnc 127.0.0.1:1,reverse=on -spice port=44 -serial tcp:h:0,server=on", []),
+    Case("-vnc 127.0.0.1:1,reverse=on -spice port=0,tls-port=x -spice unix=on,port=5,addr=/s -serial tcp:h:0,server=on", []),
     Case("-chardev socket,id=moult-control,fd=3,server=on -display gtk -gdb none", []),
     Case("-serial unix:/run/s,server=on,wait=off", ["serial /run/s raw"]),
     Case("-qmp unix:/run/q,server,nowait", ["qmp /run/q"]),
@@ -47,6 +47,9 @@ import Testing
     Case("-vnc h:7,websocket=h2:80", ["vnc port 5907", "vnc websocket port 80"], "-vnc h:1100,websocket=h2:7001"),
     Case("-vnc :7,websocket=off", ["vnc port 5907"], "-vnc :1100,websocket=off"),
     Case("-display vnc=:7", ["vnc port 5907"], "-display vnc=:1100"),
+    Case("-spice port=44,addr=::1,disable-ticketing=on", ["spice port 44"], "-spice port=7000,addr=::1,disable-ticketing=on"),
+    Case("-spice tls-port=45,port=0,addr=h", ["spice over TLS port 45"], "-spice tls-port=7000,port=0,addr=h"),
+    Case("-spice port=44,tls-port=45", ["spice port 44", "spice over TLS port 45"], "-spice port=7000,tls-port=7001"),
     // Who takes part in a protocol is in one QEMU's memory.
     Case("-chardev socket,id=a,path=/a,server=on -device usb-redir,chardev=a", ["chardev a /a"]),
     Case("-chardev socket,id=a,path=/a,server=on -gdb chardev:a", ["chardev a /a"]),

@@ -63,9 +63,7 @@ extension Describer {
     for key in ["port", "tls-port"] {
       guard let port = parameters[key], port != "0" else { continue }
       let host = address.contains(":") ? "[\(address)]" : address
-      refuse(
-        .tcpSocket, .listen, host + ":" + port, option.text, "a port of SPICE cannot be handed over yet",
-        "use -spice unix=on,addr=PATH", purpose: "spice")
+      bind(.tcpSocket, .listen, host + ":" + port, option.text, .duplicate, Self.sameSocket, purpose: "spice")
     }
   }
 

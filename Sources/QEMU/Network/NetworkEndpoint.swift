@@ -12,6 +12,8 @@ public struct NetworkEndpoint: Sendable, Hashable {
   }
   public enum Part: Sendable, Hashable {
     case main, websocket
+    /// SPICE over TLS has a port of its own.
+    case tls
     /// A rule that forwards a port of the host, by the place of its key in the option.
     case forward(Int)
   }
@@ -42,7 +44,7 @@ public struct NetworkEndpoint: Sendable, Hashable {
 }
 
 extension CommandLine {
-  /// Where QEMU listens by this command line. SPICE, NBD and the like are not among them.
+  /// Where QEMU listens by this command line.
   public var networkEndpoints: [NetworkEndpoint] {
     var labels = LegacyLabels()
     let negotiated = negotiatedChardevs
@@ -72,6 +74,7 @@ extension CommandLine {
       case "display":
         guard let value = option.value, value.hasPrefix("vnc=") else { return [] }
         return Self.vnc(index, OptionValue(String(value.dropFirst("vnc=".count)), impliedKey: "vnc"))
+      case "spice": return Self.spice(index, parameters)
       case "netdev", "nic", "net": return Self.forwards(index, option)
       default: return []
       }
@@ -126,6 +129,17 @@ extension CommandLine {
           option: index, part: .websocket, name: said.map { .port($0, last: $0) } ?? name(5700 + display), purpose: "vnc websocket"))
     }
     return endpoints
+  }
+}
+
+extension CommandLine {
+  /// A port 0 is none. Source: `qemu_spice.init` in QEMU's ui/spice-core.c.
+  private static func spice(_ index: Int, _ parameters: OptionValue) -> [NetworkEndpoint] {
+    if parameters.isOn("unix") { return [] }
+    return [(NetworkEndpoint.Part.main, "port"), (.tls, "tls-port")].compactMap { part, key in
+      guard let port = parameters[key].flatMap({ UInt16($0) }), port != 0 else { return nil }
+      return NetworkEndpoint(option: index, part: part, name: .port(port, last: port), purpose: part == .tls ? "spice over TLS" : "spice")
+    }
   }
 }
 

@@ -66,6 +66,7 @@ public struct NetworkSubstitution: Sendable, Hashable {
     case ("vnc", .websocket), ("display", .websocket):
       let host = (parameters["websocket"] ?? "").split(separator: ":", omittingEmptySubsequences: false).dropLast()
       parameters.set("websocket", to: (host + ["\(port)"]).joined(separator: ":"))
+    case ("spice", _): parameters.set(part == .tls ? "tls-port" : "port", to: "\(port)")
     default:
       parameters.set("port", to: "\(port)")
       parameters.remove("to")
