@@ -21,6 +21,13 @@ public enum ListeningSocket {
   public static func deafen(_ socket: CInt) throws(Failure) {
     try valueOrErrno("deafen a socket", "\(socket)") { moult_drop_incoming(socket) }
   }
+
+  /// Ends it, which wakes whoever waits for it (shutdown(2)): also of UDP, although the kernel says that it is not connected.
+  public static func shut(_ socket: CInt) throws(Failure) {
+    if shutdown(socket, CInt(SHUT_RDWR)) != 0, errno != ENOTCONN {
+      throw Failure(step: "shut down", subject: "socket \(socket)", errno: Errno(rawValue: errno))
+    }
+  }
 }
 
 /// What is said over a stream socket that nobody waits for. Source: socket(7).

@@ -159,6 +159,29 @@ extension EndToEnd {
       }
     }
 
+    /// Of the lab's QEMUs the host's own has SPICE.
+    @Test
+    func `a port of SPICE is never closed`() throws {
+      let port = LoopbackSocket.freePorts(1)[0]
+      try leavingNothing {
+        let vm = try LabVM(
+          VMConfiguration("e2e-spice") {
+            $0.memory = .file()
+            $0.extraArguments = ["-spice", "port=\(port),addr=127.0.0.1,disable-ticketing=on", "-vga", "qxl"]
+          })
+        defer { vm.end() }
+        let counts = try Self.probe([port]) { try vm.mustUpgrade(to: .v7_2) }
+        #expect(counts.failed == [:] && counts.connected > 10, "\(counts)")
+        let client = Self.connect(port)
+        defer { close(client.descriptor) }
+        // A link to the main channel: magic, version 2.2, 18 bytes that follow.
+        func number(_ value: UInt8) -> String { "\(UnicodeScalar(value))\0\0\0" }
+        Self.say("REDQ" + number(2) + number(2) + number(18) + number(0) + "\u{1}\0" + number(0) + number(0) + number(18), on: client.descriptor)
+        #expect(try Self.read(client.descriptor, until: "REDQ").hasPrefix("REDQ"))
+        vm.end()
+      }
+    }
+
     /// One QEMU has the guest, the tap and the ports then, and clients of the consoles do not notice.
     @Test(.enabled(if: access("/dev/net/tun", R_OK | W_OK) == 0))
     func `moult is killed around the exchange`() throws {

@@ -16,9 +16,9 @@ import Testing
   }
 
   static let sockets = [
-    Case("-serial", "udp:h:5@l:6", is: "udp-socket connect h:5@l:6 refuse"),
-    Case("-serial", "udp::5", is: "udp-socket connect :5 refuse"),
-    Case("-serial", "udp::5@:6", is: "udp-socket connect :5@:6 refuse"),
+    Case("-serial", "udp:h:5@l:6", is: "udp-socket connect h:5@l:6 duplicate"),
+    Case("-serial", "udp::5", is: "udp-socket connect :5 duplicate"),
+    Case("-serial", "udp::5@:6", is: "udp-socket connect :5@:6 duplicate"),
     Case("-serial", "tcp:[::1]:4444,server=on", is: "tcp-socket listen [::1]:4444 duplicate"),
     Case("-serial", "telnet:h:5,server,nowait", is: "tcp-socket listen h:5 duplicate"),
     Case("-serial", "tcp:h:5", is: "tcp-socket connect h:5 duplicate"),
@@ -126,13 +126,13 @@ import Testing
     Case("-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-tcp:h:81", is: "netdev-user own n relaunch", "tcp-socket connect h:81 refuse"),
     Case("-netdev", "user,id=n,smb=/s,tftp=/t", is: "directory share /s refuse", "directory share /t refuse", "netdev-user own n relaunch"),
     Case("-netdev", "user,id=n,restrict=on", is: "netdev-user own n relaunch"),
-    Case("-netdev", "socket,id=n,mcast=230.0.0.1:1,localaddr=h", is: "netdev-socket share 230.0.0.1:1@h refuse"),
+    Case("-netdev", "socket,id=n,mcast=230.0.0.1:1,localaddr=h", is: "netdev-socket share 230.0.0.1:1@h duplicate"),
     Case("-netdev", "socket,id=n,fd=3", is: "netdev-socket connect fd=3 refuse"),
-    Case("-netdev", "stream,id=n,server=on,addr.type=inet,addr.host=h,addr.port=1", is: "netdev-socket listen h:1 refuse"),
+    Case("-netdev", "stream,id=n,server=on,addr.type=inet,addr.host=h,addr.port=1", is: "netdev-socket listen h:1 duplicate"),
     Case("-netdev", "stream,id=n,addr.type=fd,addr.str=5", is: "netdev-socket connect fd=5 refuse"),
     Case(
       "-netdev", "dgram,id=n,remote.type=inet,remote.host=224.0.0.1,remote.port=1,local.type=inet,local.host=h,local.port=2",
-      is: "netdev-socket share 224.0.0.1:1@h:2 refuse"),
+      is: "netdev-socket share 224.0.0.1:1@h:2 duplicate"),
     Case("-netdev", "dgram,id=n,local.type=unix,local.path=/l,remote.type=unix,remote.path=/r", is: "netdev-socket connect /r@/l refuse"),
     Case("-netdev", "vde,id=n,sock=/s", is: "netdev-socket connect /s refuse"), Case("-netdev", "passt,id=n", is: "netdev-socket own passt refuse"),
     Case("-netdev", "vhost-vdpa,id=n,vhostfd=3", is: "vhost-vdpa own fd=3 refuse"),

@@ -197,7 +197,7 @@ import Testing
       file share /usr/share/pve-edk2-firmware//AAVMF_CODE.fd reopen
       file own /var/lib/vz/images/8006/vm-8006-disk-1.qcow2 reopen
       disk own /var/lib/vz/images/8006/vm-8006-disk-0.qcow2 reopen
-      tcp-socket listen 127.0.0.1:61000 refuse
+      tcp-socket listen 127.0.0.1:61000 duplicate
       tap own tap8006i0 duplicate
       vhost-net own /dev/vhost-net refuse
     proxmox/simple-backingchain.conf.cmd
@@ -314,7 +314,7 @@ import Testing
       file share /var/lib/libvirt/qemu/domain--1-QEMUGuest1/master-key.aes reopen
       fd listen 1729 refuse
       disk own /dev/HostVG/QEMUGuest1 reopen
-      netdev-socket connect 192.168.10.1:5555@192.168.10.1:5556 refuse
+      netdev-socket connect 192.168.10.1:5555@192.168.10.1:5556 duplicate
     libvirt/serial-many-chardev.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-QEMUGuest1/master-key.aes reopen
       fd listen 1729 refuse
@@ -326,8 +326,8 @@ import Testing
       file share /var/lib/libvirt/qemu/domain--1-QEMUGuest1/master-key.aes reopen
       fd listen 1729 refuse
       disk own /dev/HostVG/QEMUGuest1 reopen
-      udp-socket connect 127.0.0.1:9998@127.0.0.1:9999 refuse
-      udp-socket connect :9999@:0 refuse
+      udp-socket connect 127.0.0.1:9998@127.0.0.1:9999 duplicate
+      udp-socket connect :9999@:0 duplicate
     libvirt/tap-vhost.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-test/master-key.aes reopen
       fd listen 1729 refuse

@@ -66,6 +66,29 @@ import Testing
     Case(
       #"-netdev {"type":"user","id":"u","hostfwd":[{"str":"tcp::1-:1"},{"str":"tcp:10.0.0.1:2-:2"}]}"#, ["hostfwd port 1", "hostfwd port 2"],
       #"-netdev {"type":"user","id":"u","hostfwd":[{"str":"tcp::7000-:1"},{"str":"tcp:10.0.0.1:7001-:2"}]}"#),
+    // Datagrams: the port of its own that QEMU has, or the other's, if the kernel chose.
+    Case("-chardev udp,id=a,host=h,port=5,localaddr=::1,localport=6", ["chardev a UDP port 6"], "-chardev udp,id=a,host=h,port=5,localaddr=::1,localport=7000"),
+    Case("-chardev udp,id=a,host=,port=5,localaddr=,localport=0", ["chardev a UDP from port 5"], "-chardev udp,id=a,host=,port=5,localaddr=,localport=7000"),
+    Case("-chardev udp,id=a,port=5", ["chardev a UDP from port 5"], "-chardev udp,id=a,port=5,localport=7000"),
+    Case("-chardev udp,id=a,port=http -serial udp:h:0 -serial udp:h", []),
+    Case("-serial udp:h:5@l:6", ["serial UDP port 6"], "-serial udp:h:5@l:7000"),
+    Case("-serial mon:udp::5", ["serial UDP from port 5"], "-serial mon:udp::5@:7000"),
+    // Networks over sockets.
+    Case("-netdev socket,id=n,udp=1.2.3.4:5,localaddr=:6", ["network n UDP port 6"], "-netdev socket,id=n,udp=1.2.3.4:5,localaddr=:7000"),
+    Case("-netdev socket,id=n,mcast=230.0.0.1:5,localaddr=h", ["network n UDP group 230.0.0.1:5"]),
+    Case("-netdev socket,id=n,mcast=1.2.3.4:5 -netdev socket,id=m,udp=h:1 -netdev socket,id=o,listen=:3 -netdev socket,id=p,fd=3", []),
+    Case(
+      "-netdev dgram,id=n,local.type=inet,local.host=h,local.port=6,remote.type=inet,remote.host=h,remote.port=5", ["network n UDP port 6"],
+      "-netdev dgram,id=n,local.type=inet,local.host=h,local.port=7000,remote.type=inet,remote.host=h,remote.port=5"),
+    Case(
+      #"-netdev {"type":"dgram","id":"n","local":{"type":"inet","host":"h","port":"6"},"remote":{"type":"inet","host":"h","port":"5"}}"#, ["network n UDP port 6"],
+      #"-netdev {"type":"dgram","id":"n","local":{"type":"inet","host":"h","port":"7000"},"remote":{"type":"inet","host":"h","port":"5"}}"#),
+    Case(
+      "-netdev dgram,id=n,remote.type=inet,remote.host=239.1.1.1,remote.port=5,local.type=inet,local.host=h,local.port=0", ["network n UDP group 239.1.1.1:5"]),
+    Case("-netdev dgram,id=n,local.type=unix,local.path=/a,remote.type=unix,remote.path=/b -netdev dgram,id=m,local.type=fd,local.str=3", []),
+    Case("-netdev stream,id=n,server=on,addr.type=inet,addr.host=h,addr.port=5", ["network n port 5 raw"], "-netdev stream,id=n,server=on,addr.type=inet,addr.host=h,addr.port=7000"),
+    Case("-netdev stream,id=n,server=on,addr.type=unix,addr.path=/p", ["network n /p raw"]),
+    Case("-netdev stream,id=n,server=on,addr.type=unix,addr.path=p,addr.abstract=on -netdev stream,id=m,server=on,addr.type=inet,addr.host=h,addr.port=5,addr.to=7", []),
     // Which sockets these are cannot be told.
     Case("-netdev user,id=u,hostfwd=tcp::0-:22,hostfwd=tcp:host:1-:1,hostfwd=unix:/a-:22,hostfwd=tcp:22,hostfwd=tcp::http-:80", []),
     // Abstract names.
@@ -81,9 +104,9 @@ import Testing
     var substitution = NetworkSubstitution()
     for (index, endpoint) in endpoints.enumerated() {
       switch endpoint.name {
-      case .port, .datagrams: substitution.ports[.init(endpoint)] = 7000 + UInt16(index)
+      case .port, .datagrams, .datagramsFrom: substitution.ports[.init(endpoint)] = 7000 + UInt16(index)
       case .abstract: substitution.abstractNames[.init(endpoint)] = "n\(index)"
-      case .path: break
+      case .path, .multicast: break
       }
     }
     #expect(substitution.applied(to: line).argv == ["qemu"] + item.substituted)

@@ -91,8 +91,22 @@ import Testing
     #expect(network.inodes == [1, 2, 3, 4])
   }
 
-  static func udp(_ local: String, _ port: UInt16, inode: UInt64) -> InternetSocketEntry {
-    InternetSocketEntry(transport: .udp, local: .init(host: local, port: port), remote: .init(host: "", port: 0), isListening: false, inode: inode)
+  static func udp(_ local: String, _ port: UInt16, inode: UInt64, from remote: UInt16 = 0) -> InternetSocketEntry {
+    InternetSocketEntry(transport: .udp, local: .init(host: local, port: port), remote: .init(host: "", port: remote), isListening: false, inode: inode)
+  }
+
+  @Test func datagramsAreFoundByEitherPort() throws {
+    var process = Process()
+    for inode in UInt64(1)...4 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let internet = [
+      Self.udp("127.0.0.1", 6, inode: 1), Self.udp("127.0.0.1", 40000, inode: 2, from: 5), Self.udp("230.0.0.1", 7, inode: 3),
+      // Of another process.
+      Self.udp("230.0.0.1", 7, inode: 9), Self.udp("127.0.0.1", 40001, inode: 8, from: 5),
+    ]
+    let words = "-serial udp:h:1@:6 -serial udp:h:5 -netdev socket,id=n,mcast=230.0.0.1:7"
+    #expect(try process.network(words, internet: internet).listeners.map { $0.sockets.map(\.descriptor) } == [[21], [22], [23]])
+    let two = internet + [Self.udp("127.0.0.1", 40002, inode: 4, from: 5)]
+    #expect(try process.network(words, internet: two).unresolved.map(\.why) == ["QEMU does not listen at UDP from port 5"])
   }
 
   @Test func socketsOfAUserNetworkAreFound() throws {

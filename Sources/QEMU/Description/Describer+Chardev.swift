@@ -85,10 +85,7 @@ extension Describer {
     case "stdio": result.usesStandardInput = true
     case "socket": bindSocket(chardev, purpose)
     case "udp":
-      refuse(
-        .udpSocket, .connect, chardev.networkAddress, chardev.option,
-        "a UDP socket cannot be handed over yet",
-        "use a unix socket", purpose: purpose)
+      bind(.udpSocket, .connect, chardev.networkAddress, chardev.option, .duplicate, Self.sameDatagrams, purpose: purpose)
     case "file":
       if path.hasPrefix("/dev/fdset/") {
         refuseDevice(.file, "opened from a descriptor that was passed by number, which the new QEMU would not have", "start the VM with the file's path")
@@ -121,6 +118,7 @@ extension Describer {
     }
   }
 
+  static let sameDatagrams = "the new QEMU gets the running one's socket; what arrives while the guest stands still may be lost, as datagrams may"
   static let sameSocket = "the new QEMU gets the running one's listening socket: it is never closed"
 
   /// One socket is one binding: a back end's own kind, or the transport's.

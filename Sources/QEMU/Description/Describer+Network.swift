@@ -117,9 +117,13 @@ extension Describer {
 
   private mutating func socketNetwork(_ option: CommandOption, _ parameters: OptionValue, _ type: String) {
     func refuse(_ role: Binding.Role, _ address: String) {
+      let isStream = type == "socket" && ["connect", "listen", "fd"].contains { parameters[$0] != nil }
       self.refuse(
         .netdevSocket, role, address, option.text,
-        "only a network of type stream that QEMU connects to its peer is handed over", "-netdev stream speaks as socket does; or " + Self.unplug)
+        isStream
+          ? "told of a frame when the connection is another one already, QEMU ends itself (net_socket_send in its net/socket.c)"
+          : "which socket of the running QEMU this is cannot be told, or peers are bound to that one (unix datagrams, a descriptor, a port 0, an abstract name)",
+        (isStream ? "-netdev stream speaks as socket does; or " : "an address with a number for the port; or ") + Self.unplug)
     }
     /// The address below a key of `stream` and `dgram`.
     func address(_ key: String) -> String? {
@@ -132,16 +136,27 @@ extension Describer {
       connectedNetwork(option, peer, reconnects: parameters.reconnectMilliseconds > 0)
       return
     }
-    func withLocal(_ remote: String, _ local: String?) -> String { local.map { remote + "@" + $0 } ?? remote }
-    func isMulticast(_ address: String) -> Bool {
-      address.split(separator: ".").first.flatMap { UInt8($0) }.map { (224..<240).contains($0) } ?? false
+    if let endpoint = NetworkEndpoint.network(0, parameters) {
+      switch endpoint.name {
+      case .path(let path):
+        bind(.unixSocket, .listen, path, option.text, .swap, "the new QEMU listens behind the public name, then both are exchanged", purpose: "netdev")
+      case .port(let port, _):
+        bind(.netdevSocket, .listen, address("addr") ?? "\(port)", option.text, .duplicate, Self.sameSocket)
+      case .multicast(let port):
+        bind(.netdevSocket, .share, withLocal("\(endpoint.host ?? ""):\(port)", parameters["localaddr"] ?? address("local")), option.text, .duplicate, Self.sameDatagrams)
+      default:
+        let remote = parameters["udp"] ?? address("remote") ?? ""
+        bind(.netdevSocket, remote.isEmpty ? .listen : .connect, withLocal(remote, parameters["localaddr"] ?? address("local")), option.text, .duplicate, Self.sameDatagrams)
+      }
+      return
     }
+    func withLocal(_ remote: String, _ local: String?) -> String { local.map { remote + "@" + $0 } ?? remote }
     switch type {
     case "stream": refuse(parameters.isOn("server") ? .listen : .connect, address("addr") ?? "")
     case "dgram":
       let (remote, local) = (address("remote"), address("local"))
       refuse(
-        remote.map(isMulticast) ?? false ? .share : remote == nil ? .listen : .connect,
+        remote.map(NetworkEndpoint.isMulticast) ?? false ? .share : remote == nil ? .listen : .connect,
         remote.map { withLocal($0, local) } ?? local ?? "")
     default:
       if let listen = parameters["listen"] {

@@ -5,6 +5,10 @@ public struct NetworkEndpoint: Sendable, Hashable {
     case port(UInt16, last: UInt16)
     /// A UDP port.
     case datagrams(UInt16)
+    /// A UDP port that the kernel chose, to which this port of another address sends.
+    case datagramsFrom(UInt16)
+    /// A UDP port of a group, which any number of sockets may have; ``NetworkEndpoint/host`` is the group.
+    case multicast(UInt16)
     /// A unix socket without a file, in the network namespace.
     case abstract(String)
     /// A unix socket with a path: of no namespace of the network, so that both QEMUs can have it.
@@ -14,6 +18,8 @@ public struct NetworkEndpoint: Sendable, Hashable {
     case main, websocket
     /// SPICE over TLS has a port of its own.
     case tls
+    /// A network's frames.
+    case frames
     /// A rule that forwards a port of the host, by the place of its key in the option.
     case forward(Int)
   }
@@ -31,12 +37,18 @@ public struct NetworkEndpoint: Sendable, Hashable {
   /// Bytes go through as they are, so that a connection can go on in another QEMU without its client's knowing.
   /// Others begin with a negotiation, of which only the QEMU that took part knows.
   public var isRaw = false
+  /// What goes over a connection are frames, each after its length (``FrameStream``).
+  public var isFramed: Bool { part == .frames }
+  /// QEMU's main loop watches it by io_uring, if at all by that (`qemu_set_fd_handler`): the others it gives to glib.
+  public var isWatchedByRing: Bool { isFramed && !isRaw || purpose.hasPrefix("spice") }
 
   /// As in messages: `port 5901`, `@name`, a path.
   public var text: String {
     switch name {
     case .port(let first, let last): first == last ? "port \(first)" : "ports \(first) to \(last)"
     case .datagrams(let port): "UDP port \(port)"
+    case .datagramsFrom(let port): "UDP from port \(port)"
+    case .multicast(let port): "UDP group \(host ?? ""):\(port)"
     case .abstract(let name): "@" + name
     case .path(let path): path
     }
@@ -53,6 +65,9 @@ extension CommandLine {
       let parameters = option.parameters
       switch option.name {
       case "chardev":
+        if parameters["backend"] == "udp", let id = parameters["id"], let name = NetworkEndpoint.Name(datagrams: parameters) {
+          return [NetworkEndpoint(option: index, name: name, chardev: id, purpose: "chardev \(id)")]
+        }
         guard parameters["backend"] == "socket", parameters.isOn("server"), let id = parameters["id"],
           !id.hasPrefix(TwinArguments.controlID), let name = NetworkEndpoint.Name(socket: parameters)
         else { return [] }
@@ -61,6 +76,9 @@ extension CommandLine {
             option: index, name: name, chardev: id, purpose: "chardev \(id)", isRaw: parameters.isPlainSocket && !negotiated.contains(id))
         ]
       case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon", "gdb":
+        if let name = LegacyDatagrams(option.value ?? "")?.name {
+          return [NetworkEndpoint(option: index, name: name, chardev: label ?? option.name, purpose: option.name)]
+        }
         guard let legacy = LegacySocket(option.value ?? ""), legacy.parameters.isOn("server") || option.name == "gdb",
           let name = legacy.name
         else { return [] }
@@ -75,7 +93,7 @@ extension CommandLine {
         guard let value = option.value, value.hasPrefix("vnc=") else { return [] }
         return Self.vnc(index, OptionValue(String(value.dropFirst("vnc=".count)), impliedKey: "vnc"))
       case "spice": return Self.spice(index, parameters)
-      case "netdev", "nic", "net": return Self.forwards(index, option)
+      case "netdev", "nic", "net": return Self.forwards(index, option) + [NetworkEndpoint.network(index, parameters)].compactMap(\.self)
       default: return []
       }
     }

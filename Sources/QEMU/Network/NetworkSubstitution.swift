@@ -48,6 +48,14 @@ public struct NetworkSubstitution: Sendable, Hashable {
       option.value = parameters.text
       return option
     }
+    if part == .frames {
+      option.value = NetworkEndpoint.network(option.parameters, listeningAt: port).text
+      return option
+    }
+    if let legacy = LegacyDatagrams(option.value ?? ""), option.name != "chardev" {
+      option.value = legacy.text(receivingAt: port)
+      return option
+    }
     if option.name == "s" { return CommandOption(dashes: option.dashes, name: "gdb", value: "tcp::\(port)") }
     if var legacy = LegacySocket(option.value ?? ""), option.name != "chardev" {
       legacy.setPort(port)
@@ -67,6 +75,7 @@ public struct NetworkSubstitution: Sendable, Hashable {
       let host = (parameters["websocket"] ?? "").split(separator: ":", omittingEmptySubsequences: false).dropLast()
       parameters.set("websocket", to: (host + ["\(port)"]).joined(separator: ":"))
     case ("spice", _): parameters.set(part == .tls ? "tls-port" : "port", to: "\(port)")
+    case _ where parameters["backend"] == "udp": parameters.set("localport", to: "\(port)")
     default:
       parameters.set("port", to: "\(port)")
       parameters.remove("to")

@@ -41,7 +41,7 @@ extension LinuxHost {
     }
     var moves = moves
     // QEMU's own next ones are the lowest that are free, and many may connect to it at once.
-    var kept = (try ProcFS.openDescriptors(of: oldProcess.pid).map(\.number).max() ?? 0) + 256
+    var kept = (try ProcFS.openDescriptors(of: oldProcess.pid).map(\.number).max() ?? 0) + 4096
     if let most = try ResourceLimits.read(pid: oldProcess.pid).limits[.openFiles]?.soft, most <= UInt64(kept) + UInt64(moves.count) {
       kept = CInt(most) - CInt(moves.count) - 1
     }

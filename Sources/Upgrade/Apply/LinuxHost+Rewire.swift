@@ -50,6 +50,10 @@ extension LinuxHost {
         if try wiring?.stir(move.to) == true { continue }
         try FrameSocket(tap: newProcess.duplicate(descriptor: move.to).raw).stir()
       }
+      for move in decided.moves where moves.contains(where: { $0.move == move && $0.isWatchedByRing == true }) {
+        let standIn = try newProcess.duplicate(descriptor: move.to)
+        try ListeningSocket.shut(standIn.raw)
+      }
       return decided
     }
     return lost

@@ -92,7 +92,7 @@ final class Wiring {
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
-    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false) throws(Failure) {
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false, isWatchedByRing: Bool = false) throws(Failure) {
       guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
         throw Failure(
           step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
@@ -101,7 +101,7 @@ final class Wiring {
       moves.append(
         WiredMove(
           move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
-          source: connection, isFramed: isFramed))
+          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -120,10 +120,11 @@ final class Wiring {
         clients[socket.given] = connection.ours
       } else {
         let inode: UInt64?
-        if let port = substitution.ports[place] {
-          let isDatagram = if case .datagrams = listener.endpoint.name { true } else { false }
+        let group: UInt16? = if case .multicast(let port) = listener.endpoint.name { port } else { nil }
+        if let port = substitution.ports[place] ?? group {
+          let isStream = if case .port = listener.endpoint.name { true } else { false }
           inode = internet.first {
-            (isDatagram ? $0.transport == .udp : $0.isListening) && $0.local == .init(host: socket.address, port: port)
+            (isStream ? $0.isListening : $0.transport == .udp) && $0.local == .init(host: socket.address, port: port) && numbers[$0.inode] != nil
           }?.inode
         } else {
           inode = unix.first { $0.state == .listening && $0.path == substitution.abstractNames[place].map { "@" + $0 } }?.inode
@@ -138,7 +139,9 @@ final class Wiring {
         listening.append(DescriptorBox(try new.duplicate(descriptor: number)))
       }
       let what = "\(listener.endpoint.purpose) at \(listener.endpoint.text)"
-      try add(socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, connection: socket.isConnection ? socket.source : nil)
+      try add(
+        socket.given, standIn, socket.isConnection ? "the connection of \(what)" : what, connection: socket.isConnection ? socket.source : nil,
+        isFramed: socket.isConnection && listener.endpoint.isFramed, isWatchedByRing: !socket.isConnection && listener.endpoint.isWatchedByRing)
     }
     for peer in rewiring.peers {
       guard let standIn = accepted[peer.outgoing] else { continue }
@@ -167,7 +170,7 @@ final class Wiring {
     let isOurs: () throws(Failure) -> UInt64?
     let ours: DescriptorBox
     switch endpoint.name {
-    case .port, .datagrams:
+    case .port, .datagrams, .datagramsFrom, .multicast:
       guard let port else { throw failure() }
       let isIPv6 = try !InternetSocketTable.read(networkOf: new.pid).contains {
         $0.transport == .tcp && $0.isListening && $0.local.port == port && !$0.local.host.contains(":")
@@ -236,6 +239,8 @@ public struct WiredMove: Sendable, Equatable, Codable {
   public var diversion: Diversion?
   /// Frames go over it: what waits there may begin in the middle of one. Nil in records of versions that knew of none.
   public var isFramed: Bool?
+  /// A socket that QEMU may watch by io_uring. Nil in records of versions that knew of none.
+  public var isWatchedByRing: Bool?
 
   var isTap: Bool { identity.hasPrefix(Self.tapMark) }
   private static let tapMark = "tap "

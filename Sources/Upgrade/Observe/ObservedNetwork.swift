@@ -99,12 +99,18 @@ extension ObservedNetwork {
   ) -> Listener {
     var listener = Listener(endpoint: endpoint, sockets: [], connections: [])
     func isHost(_ entry: InternetSocketEntry) -> Bool { endpoint.host.map { $0 == entry.local.host } ?? true }
-    switch endpoint.name {
-    case .datagrams(let port):
-      for entry in internet where entry.transport == .udp && entry.local.port == port && isHost(entry) {
+    func addDatagrams(_ isOurs: (InternetSocketEntry) -> Bool) {
+      for entry in internet where entry.transport == .udp && isOurs(entry) {
         guard let number = numbers[entry.inode] else { continue }
         listener.sockets.append(Socket(descriptor: number, inode: entry.inode, address: entry.local.host))
       }
+    }
+    switch endpoint.name {
+    case .datagrams(let port), .multicast(let port): addDatagrams { $0.local.port == port && isHost($0) }
+    case .datagramsFrom(let port):
+      addDatagrams { $0.remote.port == port }
+      // Two that exchange datagrams with one peer cannot be told apart.
+      if listener.sockets.count > 1 { listener.sockets = [] }
     case .port(let first, let last):
       let own = internet.filter { $0.transport == .tcp && numbers[$0.inode] != nil && (first...last).contains($0.local.port) }
       let port = own.first { $0.isListening && isHost($0) }?.local.port

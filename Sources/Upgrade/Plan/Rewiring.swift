@@ -78,7 +78,9 @@ public struct Rewiring: Sendable, Equatable {
   /// Listeners that need a stand-in port, by their index.
   static func needsPort(_ listener: ObservedNetwork.Listener) -> Bool {
     switch listener.endpoint.name {
-    case .port, .datagrams: true
+    case .port, .datagrams, .datagramsFrom: true
+    // Both QEMUs have it at once.
+    case .multicast: false
     case .abstract, .path: false
     }
   }
@@ -89,9 +91,9 @@ public struct Rewiring: Sendable, Equatable {
     var ports = ports[...]
     for (index, listener) in network.listeners.enumerated() {
       switch listener.endpoint.name {
-      case .port, .datagrams: if let port = ports.popFirst() { substitution.ports[.init(listener.endpoint)] = port }
+      case .port, .datagrams, .datagramsFrom: if let port = ports.popFirst() { substitution.ports[.init(listener.endpoint)] = port }
       case .abstract: substitution.abstractNames[.init(listener.endpoint)] = Self.abstractName(index, id: id)
-      case .path: break
+      case .path, .multicast: break
       }
     }
     for queue in queues { substitution.taps[queue.option, default: []].append(queue.standIn) }
