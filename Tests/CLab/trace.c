@@ -66,13 +66,18 @@ static int leadsTo(pid_t pid, uint64_t descriptor, const char *path) {
   return length == (ssize_t)strlen(path) && memcmp(target, path, (size_t)length) == 0;
 }
 
-ssize_t lab_trace_to_write(pid_t pid, const char *path, char *buffer, size_t room, long *others, int *status) {
+ssize_t lab_trace_next(pid_t pid, const char *path, char *buffer, size_t room, long *request, long *others, int *status) {
   *others = 0;
+  *request = -1;
   for (;;) {
     struct ptrace_syscall_info info;
     int result = step(pid, &info, status);
     if (result <= 0) return result;
     if (info.op != PTRACE_SYSCALL_INFO_ENTRY) continue;
+    if (info.entry.nr == SYS_ptrace) {
+      *request = (long)info.entry.args[0];
+      return 1;
+    }
     if (info.entry.nr != SYS_write) {
       ++*others;
       continue;

@@ -6,9 +6,10 @@ import Lab
 @main
 struct Main {
   static let usage = """
-    usage: moult-crash matrix [--jobs N] [--list] [CASE…]
+    usage: moult-crash matrix [--jobs N] [--versions OLD,NEW] [--busy] [--list] [CASE…]
            moult-crash soak [--runs N] [--vms N]
-    CASE is a case's name or the beginning of names: upgrade/shared/switch.begin/after/kill-moult, rollback/copy/
+    CASE is a case's name, the beginning of names, or a pattern of such: upgrade/shared/switch.begin/after/kill-moult,
+    rollback/copy/, 'upgrade/*+setregs'
     """
 
   static func main() {

@@ -7,12 +7,20 @@ struct Matrix {
   private var jobs = 2
   private var lists = false
   private var wanted: [String] = []
+  private var versions = CrashRig.usualVersions
+  private var isBusy = false
 
   init(_ words: [String]) throws {
     var rest = words[...]
     while let word = rest.popFirst() {
       switch word {
       case "--list": lists = true
+      case "--busy": isBusy = true
+      case "--versions":
+        guard let value = rest.popFirst(), let two = QEMUVersion.pair(value) else {
+          throw Misuse("--versions: takes two of \(QEMUVersion.allCases.map(\.rawValue).joined(separator: ", ")): 5.2,11.1")
+        }
+        versions = two
       case "--jobs":
         guard let value = rest.popFirst().flatMap({ Int($0) }), value > 0 else { throw Misuse("--jobs: takes a number") }
         jobs = value
@@ -30,11 +38,13 @@ struct Matrix {
       unlink(image)
       rmdir(Lab.paths.run)
     }
-    try CrashRig.makeImage(image)
+    try CrashRig.makeImage(image) { $0.version = versions[0] }
     let workers = try (0..<jobs).map { index in
       let worker = Process()
       worker.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-      worker.arguments = ["worker", image, "\(index)", "\(jobs)", lists ? "list" : "run"] + wanted
+      worker.arguments =
+        ["worker", image, "\(index)", "\(jobs)", lists ? "list" : "run", versions.map(\.rawValue).joined(separator: ","), isBusy ? "busy" : "idle"]
+        + wanted
       let pipe = Pipe()
       worker.standardOutput = pipe
       try worker.run()
@@ -100,15 +110,21 @@ struct Worker {
   private let index: Int
   private let count: Int
   private let lists: Bool
-  private let wanted: [String]
+  private let versions: [QEMUVersion]
+  private let isBusy: Bool
+  private let wanted: CaseFilter
 
   init(_ words: [String]) throws {
-    guard words.count >= 4, let index = Int(words[1]), let count = Int(words[2]) else { throw Misuse("worker: for internal use") }
+    guard words.count >= 6, let index = Int(words[1]), let count = Int(words[2]), let versions = QEMUVersion.pair(words[4]) else {
+      throw Misuse("worker: for internal use")
+    }
+    self.versions = versions
     image = words[0]
     self.index = index
     self.count = count
     lists = words[3] == "list"
-    wanted = Array(words.dropFirst(4))
+    isBusy = words[5] == "busy"
+    wanted = CaseFilter(patterns: Array(words.dropFirst(6)))
   }
 
   func run() throws {
@@ -116,12 +132,9 @@ struct Worker {
     nonisolated(unsafe) var current: CrashRig?
     endOnSignals { lock.withLock { current }?.end() }
     for memory in CrashCase.Memory.allCases {
-      let operations = CrashCase.Operation.allCases.filter { operation in
-        let prefix = "\(operation.rawValue)/\(memory)/"
-        return wanted.isEmpty || wanted.contains { $0.hasPrefix(prefix) || prefix.hasPrefix($0) }
-      }
+      let operations = CrashCase.Operation.allCases.filter { wanted.mayMatch("\($0.rawValue)/\(memory)/") }
       if operations.isEmpty { continue }
-      let rig = try CrashRig("crash-\(memory)-\(getpid())", memory: memory, image: image)
+      let rig = try CrashRig("crash-\(memory)-\(getpid())", memory: memory, image: image, versions: versions, isBusy: isBusy)
       lock.withLock { current = rig }
       defer {
         lock.withLock { current = nil }
@@ -132,7 +145,7 @@ struct Worker {
   }
 
   private func run(_ operation: CrashCase.Operation, _ rig: CrashRig) throws {
-    let cases = try rig.cases(operation).filter { test in wanted.isEmpty || wanted.contains { "\(test)".hasPrefix($0) } }
+    let cases = try rig.cases(operation).filter { wanted.matches("\($0)") }
     for (number, test) in cases.enumerated() where number % count == index {
       if lists {
         Main.say("\(test)")
@@ -145,6 +158,30 @@ struct Worker {
       if result.isLate { result.faults.append("the guest was heard again only after \(Text.number(result.recovery ?? 0)) ms") }
       Main.say(result.line(seconds: Double(monotonicNanoseconds() - began) / 1e9))
     }
+  }
+}
+
+/// Which cases are asked for: names, beginnings of names, or patterns as in fnmatch(3); all without any.
+struct CaseFilter {
+  var patterns: [String]
+
+  func matches(_ name: String) -> Bool { patterns.isEmpty || patterns.contains { fnmatch($0 + "*", name, 0) == 0 } }
+
+  /// Whether any case may whose name begins so.
+  func mayMatch(_ beginning: String) -> Bool {
+    patterns.isEmpty
+      || patterns.contains { pattern in
+        let literal = pattern.prefix { $0 != "*" }
+        return literal.hasPrefix(beginning) || beginning.hasPrefix(literal)
+      }
+  }
+}
+
+extension QEMUVersion {
+  /// `5.2,11.1`
+  static func pair(_ text: String) -> [QEMUVersion]? {
+    let versions = text.split(separator: ",").compactMap { QEMUVersion(rawValue: String($0)) }
+    return versions.count == 2 && versions[0] != versions[1] ? versions : nil
   }
 }
 

@@ -20,6 +20,11 @@ extension EndToEnd {
         "upgrade/shared/resume.begin/after/kill-moult",
         "upgrade/shared/resume.done/before/kill-moult",
         "upgrade/shared/resume.done/after/kill-old",
+        // In the middle of a change of the old QEMU, and of the new one.
+        "upgrade/shared/migrate.begin+setregs#3/after/kill-moult",
+        "upgrade/shared/migrate.begin+syscall#3/after/kill-moult",
+        "upgrade/shared/rewire.begin+syscall#2/after/kill-moult",
+        "recover-undo/shared/pause.undoing+syscall#3/after/kill-moult+guardian",
         "recover-undo/shared/exchange.undone/after/kill-moult",
         "recover-onward/shared/resume.begin/after/kill-moult",
         "recover-finish/shared/retire.begin/after/kill-moult",

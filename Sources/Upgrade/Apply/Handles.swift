@@ -19,18 +19,23 @@ final class ProcessHandle {
 
   init(pid: pid_t) throws(Failure) { pidfd = try Pidfd(pid: pid) }
 
-  /// Nil if the process has ended. The pidfd pins whoever has the number now; the start time tells whether
-  /// it is the one that is meant.
+  /// Nil if the process has ended: one that is about to is waited for. Its first thread may be a zombie while others still
+  /// have its files, and the locks of its images. The pidfd pins whoever has the number now; the start time tells
+  /// whether it is the one that is meant.
   init?(_ identity: ProcessIdentity) throws(Failure) {
     do throws(Failure) {
       pidfd = try Pidfd(pid: identity.pid)
       let status = try ProcessStatus.read(pid: identity.pid)
-      if status.startTime != identity.startTime || status.isZombie { return nil }
+      if status.startTime != identity.startTime { return nil }
+      if status.isZombie, try pidfd.waitForExit(timeoutMilliseconds: Self.patienceMilliseconds) { return nil }
     } catch {
       if error.errno == .noSuchProcess || error.errno == .noSuchFileOrDirectory { return nil }
       throw error
     }
   }
+
+  /// How long the end of one that was killed may take: the kernel unmaps its memory.
+  private static let patienceMilliseconds: CInt = 10_000
 
   func kill() throws(Failure) { try send(signal: SIGKILL) }
   func send(signal: CInt) throws(Failure) { try pidfd.send(signal: signal) }
@@ -43,7 +48,7 @@ final class ProcessHandle {
 
   /// Waits for the end of a child of ours that was killed, and collects it.
   func waitForExit() throws(Failure) {
-    _ = try pidfd.waitForExit(timeoutMilliseconds: 10_000)
+    _ = try pidfd.waitForExit(timeoutMilliseconds: Self.patienceMilliseconds)
     reap(if: true)
   }
 

@@ -19,7 +19,11 @@ extension LinuxHost {
         if process.hasExited { return nil }
       }
     }
-    return try findMonitor(of: process, recovered)
+    do throws(Failure) { return try findMonitor(of: process, recovered) } catch {
+      // Killed together with moult, it closes its sockets first.
+      if process.exits(withinMilliseconds: 2000) { return nil }
+      throw error
+    }
   }
 
   /// The QMP socket of one twin: public or staged, whichever inode the process listens at.

@@ -1,4 +1,4 @@
-/// A point of the matrix: at which record of which command what is done to whom.
+/// A point of the matrix: at which record of which command, or at which of its calls of ptrace(2), what is done to whom.
 ///
 /// Its name is how it is asked for alone: `upgrade/shared/switch.begin/after/kill-moult`.
 public struct CrashCase: Sendable, Hashable, CustomStringConvertible {
@@ -22,7 +22,7 @@ public struct CrashCase: Sendable, Hashable, CustomStringConvertible {
     var recovers: Bool { interruption != nil }
   }
   public enum Memory: String, Sendable, CaseIterable { case shared, copy }
-  /// The record is about to be written, or has been, and nothing after it is done.
+  /// The record is about to be written, or has been, and nothing after it is done. So with a call.
   public enum Moment: String, Sendable, CaseIterable { case before, after }
   public enum Act: String, Sendable, CaseIterable {
     case kill
@@ -40,7 +40,7 @@ public struct CrashCase: Sendable, Hashable, CustomStringConvertible {
 
   public var operation: Operation
   public var memory: Memory
-  /// The record: `switch.begin`.
+  /// The record: `switch.begin`. Or a call of ptrace(2) after it: `switch.begin+setregs`.
   public var record: String
   public var moment: Moment
   public var act: Act
@@ -80,6 +80,8 @@ struct CrashScript: Sendable {
     var cast: Set<CrashCase.Victim>
     /// Nothing has been done since the point before: whoever dies here dies there.
     var isRedundant: Bool
+    /// It is a call by which a running QEMU is changed.
+    var isCall = false
   }
   var operation: CrashCase.Operation
   var memory: CrashCase.Memory
@@ -91,6 +93,10 @@ struct CrashScript: Sendable {
     points.flatMap { point -> [CrashCase] in
       CrashCase.Act.allCases.flatMap { act -> [CrashCase] in
         if point.isRedundant { return [] }
+        // In the middle of a change it matters who makes it.
+        if point.isCall {
+          return act == .stop ? [] : [.moult, .both].filter(point.cast.contains).map { CrashCase(operation, memory, point.record, point.moment, act, $0) }
+        }
         if act == .stop, point.moment == .before || !point.record.contains(".begin") && !operation.recovers { return [] }
         return CrashCase.Victim.allCases.compactMap { victim in
           guard point.cast.contains(victim), act == .kill || victim != .both else { return nil }

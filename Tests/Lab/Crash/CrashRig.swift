@@ -12,6 +12,10 @@ public final class CrashRig {
   public static let limitMilliseconds = 1000.0
 
   public let memory: CrashCase.Memory
+  /// It is upgraded from one to the other, and back.
+  private let versions: [QEMUVersion]
+  /// The old QEMU's main loop never comes to rest while the command runs.
+  private let isBusy: Bool
   let configuration: VMConfiguration
   private(set) var vm: LabVM
   private var scripts: [CrashCase.Operation: CrashScript] = [:]
@@ -19,13 +23,25 @@ public final class CrashRig {
   private let clean: Remains
   /// How many descriptors a QEMU has that an undisturbed command has started, by its version.
   private var descriptors: [String: Int] = [:]
+  /// Which signals its main loop holds back.
+  private var masks: [String: String] = [:]
   /// The upgrade that is held, as far as this rig knows.
   private var held: String?
 
-  /// - Parameter image: made by ``makeImage(_:)``.
-  public init(_ name: String, memory: CrashCase.Memory, image: String) throws {
+  public static let usualVersions: [QEMUVersion] = [.v7_2, .v10_0]
+
+  /// - Parameters:
+  ///   - image: made by ``makeImage(_:words:_:)`` with the first of the versions.
+  ///   - versions: two.
+  ///   - isBusy: whether the old QEMU's main loop is to be kept from resting while a command runs.
+  public init(_ name: String, memory: CrashCase.Memory, image: String, versions: [QEMUVersion] = usualVersions, isBusy: Bool = false) throws {
     self.memory = memory
-    configuration = Self.configuration(name, image: image) { $0.memory = memory == .shared ? .file() : .anonymous }
+    self.isBusy = isBusy
+    self.versions = versions
+    configuration = Self.configuration(name, image: image) {
+      $0.memory = memory == .shared ? .file() : .anonymous
+      $0.version = versions[0]
+    }
     vm = try LabVM(configuration)
     clean = Remains(configuration)
   }
@@ -79,7 +95,7 @@ public final class CrashRig {
   }
 
   private func upgrade(hold: Bool = false) throws -> [String] {
-    let target: QEMUVersion = try vm.version().hasPrefix("7.2") ? .v10_0 : .v7_2
+    let target = try vm.version().hasPrefix(versions[0].rawValue + ".") ? versions[1] : versions[0]
     return ["upgrade", name, "--memory", memory.rawValue] + (hold ? ["--hold"] : []) + Self.destination(target)
   }
 
@@ -119,8 +135,9 @@ public final class CrashRig {
 
   private func learnDescriptors() throws {
     // One is the console's client, which may just be coming back.
-    let version = try vm.version()
-    descriptors[version] = max(descriptors[version] ?? 0, try Processes.descriptors(vm.pid()) + 1)
+    let (version, pid) = (try vm.version(), try vm.pid())
+    descriptors[version] = max(descriptors[version] ?? 0, Processes.descriptors(pid) + 1)
+    masks[version] = Processes.status("SigBlk", of: pid)
   }
 
   private func moult(_ arguments: [String]) throws -> ChildProcess.Outcome { try start(moult: arguments).wait() }
@@ -142,13 +159,15 @@ public final class CrashRig {
   func script(_ operation: CrashCase.Operation) throws -> CrashScript {
     if let script = scripts[operation] { return script }
     let (old, new) = try prepare(operation)
+    let flood = isBusy ? try EventFlood(old) : nil
+    defer { flood?.end() }
     let run = try TracedRun(moult: arguments(operation), of: vm)
     var points: [CrashScript.Point] = []
     while let record = try run.next() {
       let before = cast(run, old, new)
-      points.append(.init(record: record.label, moment: .before, cast: before, isRedundant: !record.isNew))
+      points.append(.init(record: record.label, moment: .before, cast: before, isRedundant: !record.isNew, isCall: record.isCall))
       try run.finishRecord()
-      points.append(.init(record: record.label, moment: .after, cast: before, isRedundant: false))
+      points.append(.init(record: record.label, moment: .after, cast: before, isRedundant: record.isQuestion, isCall: record.isCall))
     }
     let outcome = try run.wait()
     guard outcome.code == 0, !points.isEmpty else { throw LabFailure("\(operation): exit \(outcome.code), \(points.count) points: \(outcome.stderr)") }
@@ -180,6 +199,8 @@ public final class CrashRig {
     var result = CrashResult(test)
     let heard = vm.serial.count
 
+    let flood = isBusy ? try EventFlood(old) : nil
+    defer { flood?.end() }
     let run = try TracedRun(moult: arguments(test.operation), of: vm)
     try run.go(to: test.record)
     if test.moment == .after { try run.finishRecord() }
@@ -187,6 +208,7 @@ public final class CrashRig {
     let new = known ?? vm.processes.first { $0 != old }
     let newLives = new.map { !Processes.hasEnded($0) } ?? false
     let time = try act(test, run, old, new)
+    flood?.end()
     let expectation = script.expectation(test, newLives: newLives)
 
     // Only a command that is there can bring an end to it.
@@ -289,8 +311,18 @@ public final class CrashRig {
     if status != "running" { result.faults.append("it is \(status ?? "?")") }
     try checkState(&result, isHeld ? "held" : nil)
     result.faults += Remains(configuration).difference(from: before)
-    let now = Processes.descriptors(pid)
-    if let usual = descriptors[try vm.version()], now > usual { result.faults.append("QEMU has \(now) descriptors, \(usual) after an undisturbed run") }
+    let version = try vm.version()
+    // A busy QEMU closes what its clients have left a little later.
+    var now = Processes.descriptors(pid)
+    for _ in 0..<100 where now > descriptors[version] ?? now {
+      usleep(20_000)
+      now = Processes.descriptors(pid)
+    }
+    if let usual = descriptors[version], now > usual { result.faults.append("QEMU has \(now) descriptors, \(usual) after an undisturbed run") }
+    // Who was changed by ptrace(2) must not keep anything of it.
+    let (mask, usual) = (Processes.status("SigBlk", of: pid), masks[version])
+    if let usual, mask != usual { result.faults.append("QEMU holds back the signals \(mask), \(usual) after an undisturbed run") }
+    if Processes.status("TracerPid", of: pid) != "0" { result.faults.append("QEMU is traced still") }
     // Stopped, QEMU has written all it has to write, and the image can be read beside it.
     try vm.qmp("stop")
     result.faults += try DiskCheck.faults(

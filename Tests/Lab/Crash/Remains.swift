@@ -86,6 +86,11 @@ extension Processes {
     defer { free(real) }
     return String(cString: real)
   }
+  /// A field of proc_pid_status(5); empty if it has ended.
+  static func status(_ field: String, of pid: pid_t) -> String {
+    String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/status") ?? Data(), as: UTF8.self)
+      .split(separator: "\n").first { $0.hasPrefix(field + ":") }.map { $0.dropFirst(field.count + 1).trimmingCharacters(in: .whitespaces) } ?? ""
+  }
   /// How many descriptors a process has.
   public static func descriptors(_ pid: pid_t) -> Int { list("/proc/\(pid)/fd").count }
 }

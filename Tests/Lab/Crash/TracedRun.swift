@@ -2,8 +2,8 @@ import CLab
 import Foundation
 import Glibc
 
-/// A run of the program that is stopped right before and right after it writes a record of its journal, by
-/// ptrace(2): what happens then happens at exactly that point, not somewhere near it.
+/// A run of the program that is stopped right before and right after it writes a record of its journal, and each call
+/// by which it changes a running QEMU, by ptrace(2): what happens then happens at exactly that point, not somewhere near it.
 ///
 /// To be used by the thread that made it, and only by that one.
 public final class TracedRun {
@@ -12,6 +12,8 @@ public final class TracedRun {
   private let arguments: [String]
   private let output: String
   private var seen: [String: Int] = [:]
+  /// The step that it has noted last: `switch.begin`.
+  private var step = ""
   private var status: CInt?
   private var isTraced = true
 
@@ -36,43 +38,58 @@ public final class TracedRun {
   }
 
   struct Record {
-    /// `switch.begin`: a step and what is noted of it, or `record`; with `#2` if it is the second such.
+    /// `switch.begin`: a step and what is noted of it, or `record`. `switch.begin+setregs`: a call of ptrace(2), with
+    /// what was noted last. With `#2` if it is the second such.
     var label: String
+    /// It is such a call.
+    var isCall: Bool
+    /// A call that only asks.
+    var isQuestion: Bool
     /// The run has done something since it wrote the record before: the host may be another.
     var isNew: Bool
   }
 
-  /// Lets it run to its next record, which it has not written yet.
+  /// Lets it run to its next record, which it has not written yet, or call, which it has not made yet.
   /// - Returns: nil if it has ended instead.
   func next() throws -> Record? {
     var buffer = [UInt8](repeating: 0, count: 512)
-    var others = 0
+    var (request, others) = (0, 0)
     var value: CInt = 0
     let count = buffer.withUnsafeMutableBytes {
-      lab_trace_to_write(pid, state.journal, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count, &others, &value)
+      lab_trace_next(pid, state.journal, $0.baseAddress?.assumingMemoryBound(to: CChar.self), $0.count, &request, &others, &value)
     }
     if count < 0 { throw LabFailure.system("trace \(pid)") }
     if count == 0 {
       (status, isTraced) = (value, false)
       return nil
     }
-    let label = Self.label(String(decoding: buffer[..<min(count, buffer.count)], as: UTF8.self))
-    seen[label, default: 0] += 1
-    let number = seen[label] ?? 1
-    return Record(label: number == 1 ? label : "\(label)#\(number)", isNew: others > 0)
+    let isCall = request >= 0
+    let plain = isCall ? "\(step)+\(Self.requests[request] ?? "\(request)")" : Self.label(String(decoding: buffer[..<min(count, buffer.count)], as: UTF8.self))
+    seen[plain, default: 0] += 1
+    let number = seen[plain] ?? 1
+    let label = number == 1 ? plain : "\(plain)#\(number)"
+    if !isCall, plain != "record" { step = label }
+    return Record(label: label, isCall: isCall, isQuestion: request == Self.getRegisters, isNew: others > 0)
   }
 
-  /// Lets it run until it is about to write a record.
+  private static let getRegisters = 12
+  /// Source: linux/ptrace.h.
+  private static let requests = [7: "cont", getRegisters: "getregs", 13: "setregs", 17: "detach", 24: "syscall", 0x4206: "seize", 0x4207: "interrupt"]
+
+  /// Lets it run until it is about to write a record, or to make a call. Of calls it makes more or fewer, as it finds the
+  /// QEMU waiting or busy: if there was no such, it is held at what is noted of a step next.
   public func go(to record: String) throws {
+    var former = ""
     while let next = try next() {
-      if next.label == record { return }
+      if next.label == record || step != former && record.hasPrefix("\(former)+") { return }
+      former = step
     }
     throw LabFailure("moult \(arguments.joined(separator: " ")) never came to \(record): \(try wait())")
   }
 
-  /// Lets it write that record, and nothing more.
+  /// Lets it write that record, or make that call, and nothing more.
   public func finishRecord() throws {
-    if lab_trace_finish(pid) <= 0 { throw LabFailure("process \(pid) could not write its journal") }
+    if lab_trace_finish(pid) < 0 { throw LabFailure("process \(pid) could not do that call") }
   }
 
   /// Lets it go on by itself.
