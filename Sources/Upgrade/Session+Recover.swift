@@ -47,7 +47,7 @@ extension Session {
   /// Brings an interrupted upgrade to an end: undone if the guest never ran in the new QEMU, else finished.
   public func recover(_ record: UpgradeRecord) throws(Failure) -> UpgradeReport {
     let lock = try state.lock(record.key)
-    guard let (_, report) = try Takeover(state: state, reactor: reactor).end(record.key, lock: lock) else {
+    guard let (_, report) = try Takeover(state: state, reactor: reactor).end(record.key, lock: lock, isGuarded: true) else {
       throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
     }
     return report

@@ -173,13 +173,13 @@ public final class LinuxHost: Host {
   }
 
   public func ensureGuardian(ready: Bool) throws(Failure) -> Bool {
-    guard let lockFile, let oldMonitor else { return false }
+    guard let lockFile else { return false }
     var isNew = false
     // One that was killed meanwhile is replaced once; two in a row are no accident.
     for _ in 0..<2 {
       if guardian?.isGone ?? true {
         guardian = try GuardianLink(
-          key: key, lock: lockFile.raw, oldMonitor: oldMonitor.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
+          key: key, lock: lockFile.raw, oldMonitor: oldMonitor?.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
         wiring?.clients.values.forEach { guardian?.give(kept: $0.raw) }
         try state.sign(key, lockFile.raw, guardian: guardian?.pid)
         isNew = true

@@ -17,6 +17,7 @@ public enum Guardian {
     /// A stream socket; moult's end closes when moult ends.
     static let channel: CInt = 3
     static let lock: CInt = 4
+    /// Not there if moult is recovering.
     static let oldMonitor: CInt = 5
     /// A pidfd of moult.
     static let moult: CInt = 6
@@ -35,9 +36,11 @@ public enum Guardian {
 
   /// Watches until moult is gone or does not need it any more.
   public static func watch(key: String, state: StateDirectory = StateDirectory()) throws(Failure) {
-    for number in Descriptor.channel...Descriptor.moult {
+    for number in [Descriptor.channel, Descriptor.lock, Descriptor.moult] {
       try valueOrErrno("start the guardian of", key, hint: "moult starts it by itself") { fcntl(number, F_SETFD, FD_CLOEXEC) }
     }
+    var monitors: [Side: DescriptorBox] = [:]
+    if fcntl(Descriptor.oldMonitor, F_SETFD, FD_CLOEXEC) == 0 { monitors[.old] = DescriptorBox(OwnedFD(Descriptor.oldMonitor)) }
     // Whatever ends moult by a signal to a whole group or session must not end its guardian, too.
     for number in [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGXFSZ, SIGUSR1, SIGUSR2, SIGALRM] {
       signal(number, SIG_IGN)
@@ -63,10 +66,8 @@ public enum Guardian {
     }
     if hasEnded { while channel.hear() {} }
     if channel.isDismissed { return }
-    var monitors = [Side.old: DescriptorBox(OwnedFD(Descriptor.oldMonitor))]
     monitors[.new] = channel.newMonitor
-    _ = try Takeover(state: state, reactor: reactor).end(
-      key, lock: OwnedFD(Descriptor.lock), monitors: monitors)
+    _ = try Takeover(state: state, reactor: reactor).end(key, lock: OwnedFD(Descriptor.lock), monitors: monitors, isGuarded: false)
   }
 }
 

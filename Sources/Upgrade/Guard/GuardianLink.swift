@@ -16,7 +16,8 @@ final class GuardianLink {
   private static let startSeconds = 10.0
 
   /// Starts a guardian. It is ready some milliseconds later.
-  init(key: String, lock: CInt, oldMonitor: CInt, newMonitor: CInt?, reactor: Reactor) throws(Failure) {
+  /// - Parameter oldMonitor: nil in a recovery, whose guardian makes its own connections.
+  init(key: String, lock: CInt, oldMonitor: CInt?, newMonitor: CInt?, reactor: Reactor) throws(Failure) {
     self.reactor = reactor
     let pair = try Channel()
     channel = pair.ours
@@ -29,9 +30,8 @@ final class GuardianLink {
       inherited: [
         ProcessPlan.Inherited(source: pair.theirs.raw, number: Guardian.Descriptor.channel),
         ProcessPlan.Inherited(source: lock, number: Guardian.Descriptor.lock),
-        ProcessPlan.Inherited(source: oldMonitor, number: Guardian.Descriptor.oldMonitor),
         ProcessPlan.Inherited(source: moult.raw, number: Guardian.Descriptor.moult),
-      ],
+      ] + (oldMonitor.map { [ProcessPlan.Inherited(source: $0, number: Guardian.Descriptor.oldMonitor)] } ?? []),
       newSession: true, orphan: true)
     if var fileSize = try ResourceLimits.read(pid: getpid()).limits[.fileSize] {
       // It must not keep it from writing its journal.

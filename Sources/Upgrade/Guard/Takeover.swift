@@ -8,9 +8,11 @@ struct Takeover {
   /// - Parameters:
   ///   - lock: the VM's, held.
   ///   - monitors: connections that moult had, if they outlived it.
+  ///   - isGuarded: whether a guardian goes on if this process is killed. A guardian has none itself: if what it finds
+  ///     there ended it, that would end one after the other for ever.
   /// - Returns: nil if there is nothing to end: it was over, or is held.
   func end(
-    _ key: String, lock: consuming OwnedFD, monitors: [Side: DescriptorBox] = [:]
+    _ key: String, lock: consuming OwnedFD, monitors: [Side: DescriptorBox] = [:], isGuarded: Bool
   ) throws(Failure) -> (record: UpgradeRecord, report: UpgradeReport)? {
     try state.sign(key, lock.raw)
     let contents = try state.contents(key)
@@ -28,7 +30,12 @@ struct Takeover {
     }
     let host = try LinuxHost(
       recovering: record, superseded: contents.superseded, lock: lock, monitors: monitors, reactor: reactor, state: state)
+    var unguarded: Failure?
+    if isGuarded {
+      do throws(Failure) { _ = try host.ensureGuardian(ready: false) } catch { unguarded = error }
+    }
     var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
+    if let unguarded { report.notes.append("nobody watched over the recovery: \(unguarded)") }
     do throws(Failure) { try History(state).add(HistoryEntry(record, report)) } catch {
       report.notes.append("could not write the history: \(error)")
     }
