@@ -36,15 +36,18 @@ public enum StreamSocket {
   ///
   /// All of it gets into the other one's queue, whether its peer reads or not: the limit of that queue (SO_SNDBUF) is
   /// raised for so long, which needs CAP_NET_ADMIN. What the peer of a connection that has ended does not take is dropped.
+  /// It leaves the one queue when it is in the other: whoever does this again, because this process was killed or failed
+  /// in between, may say it twice, and loses nothing.
   /// - Parameter target: nil to throw it away.
   public static func passOn(from source: CInt, to target: CInt?) throws(Failure) {
     var chunk = [UInt8](repeating: 0, count: 65536)
     while true {
-      let count = recv(source, &chunk, chunk.count, CInt(MSG_DONTWAIT))
+      let count = recv(source, &chunk, chunk.count, CInt(MSG_DONTWAIT) | CInt(MSG_PEEK))
       if count == 0 || count < 0 && (errno == EAGAIN || errno == ECONNRESET) { return }
       if count < 0, errno == EINTR { continue }
       if count < 0 { throw Failure(step: "receive over socket", subject: "\(source)", errno: Errno(rawValue: errno)) }
       if let target { try put(chunk[..<count], into: target) }
+      try SocketQueue.drop(count, from: source)
     }
   }
 

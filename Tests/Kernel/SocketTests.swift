@@ -117,6 +117,18 @@ func removeTree(_ path: String) {
     _ = client.first.raw + words.first.raw
   }
 
+  @Test func whatCannotBePassedOnIsThereStill() throws {
+    let words = try UnixSocket.pair()
+    let (mouth, ear) = (words.first.raw, words.second.raw)
+    let null = try OwnedFD.open("/dev/null", O_WRONLY)
+    #expect(send(mouth, [1, 2, 3] as [UInt8], 3, 0) == 3)
+    #expect(throws: Failure.self) { try StreamSocket.passOn(from: ear, to: null.raw) }
+    #expect(try SocketQueue.peek(ear) == [1, 2, 3])
+    try StreamSocket.passOn(from: ear, to: nil)
+    #expect(try SocketQueue.peek(ear) == [])
+    _ = words.first.raw + words.second.raw
+  }
+
   @Test func nobodyListens() throws {
     #expect {
       _ = try UnixSocket.connect("/nowhere/s")

@@ -129,7 +129,7 @@ extension LinuxHost {
   func passOn(_ move: WiredMove, from source: CInt, to target: CInt) throws(Failure) {
     guard move.isFramed ?? false else { return try StreamSocket.passOn(from: source, to: target) }
     let bytes = try SocketQueue.peek(source)
-    try SocketQueue.drop(bytes.count, from: source)
     try StreamSocket.put(pieces: FrameStream.pieces(of: bytes), into: target)
+    try SocketQueue.drop(bytes.count, from: source)
   }
 }
