@@ -230,8 +230,9 @@ extension EndToEnd {
             ]
           })
         defer { vm.end() }
+        // The first connection ends without an answer: passt does not know the guest yet. It would take ten seconds for that.
         func echoes() throws -> Bool {
-          try inNamespace("sh", "-c", "echo hello | timeout 20 socat -t 15 - TCP:127.0.0.1:45997").wait(seconds: 40).stdout == "hello\n"
+          try inNamespace("sh", "-c", "echo hello | timeout 1 socat -t 1 - TCP:127.0.0.1:45997").wait(seconds: 40).stdout == "hello\n"
         }
         try eventually("the guest answers", within: 90) { try echoes() }
         try succeed(["sh", "-c", "head -c 12M /dev/urandom >\(home)/sent"])
