@@ -113,6 +113,14 @@ import Testing
     #expect(NetworkSubstitution().applied(to: line) == line)
   }
 
+  @Test func twinsMustSendToTheSameAddresses() {
+    let lines = [
+      ("n: index=0,type=tap,ifname=t0", ""), ("n: index=0,type=stream,", ""), ("n: index=0,type=socket,socket: udp=127.0.0.1:7", "socket: udp=127.0.0.1:7"),
+      (" \\ h0: n: index=0,type=dgram,udp=127.0.0.1:6/127.0.0.1:7", "127.0.0.1:7"), ("n: index=0,type=dgram,mcast=230.0.0.1:7", "mcast=230.0.0.1:7"),
+    ]
+    for (line, comparable) in lines { #expect(Rebuilding.Network(line[...])?.comparableSettings == comparable, "\(line)") }
+  }
+
   @Test func whatIsForwardedNowIsReadFromTheMonitor() {
     let text = """
       Hub -1 (u):\r

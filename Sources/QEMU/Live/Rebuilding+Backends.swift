@@ -177,8 +177,15 @@ extension Rebuilding {
       settings = fields.dropFirst(2).joined(separator: ",")
     }
 
-    /// What is said of a tap or a socket differs between twins: a new one has a stand-in.
-    var comparableSettings: String { ["tap", "stream", "socket", "dgram"].contains(type) ? "" : settings }
+    /// What is said of a tap, a connection or a socket's own port differs between twins: a new one has a stand-in.
+    var comparableSettings: String {
+      switch type {
+      case "tap", "stream": ""
+      // `udp=OWN/OTHER`, `mcast=GROUP`.
+      case "dgram": String(settings.split(separator: "/").last ?? "")
+      default: settings
+      }
+    }
 
     /// QEMU made the name up: `#net123`, `hub0port0`, `e1000.0`.
     var isImplicit: Bool { name.hasPrefix("#") || name.hasPrefix("__org.qemu") || name.contains(".") || type == "hubport" }
