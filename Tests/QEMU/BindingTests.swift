@@ -123,6 +123,9 @@ import Testing
       "-netdev", #"{"type":"user","id":"n","hostfwd":[{"str":"tcp::1-:2"},{"str":"::3-:4"}]}"#,
       is: "netdev-user own n relaunch", "tcp-socket listen :1 duplicate", "tcp-socket listen :3 duplicate"),
     Case("-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-cmd:nc h 80", is: "netdev-user own n relaunch"),
+    Case(
+      "-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-chardev:c", "-chardev", "socket,id=c,path=/c,server=on,wait=off",
+      is: "netdev-user own n relaunch", "unix-socket listen /c swap"),
     Case("-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-tcp:h:81", is: "netdev-user own n relaunch", "tcp-socket connect h:81 refuse"),
     Case("-netdev", "user,id=n,smb=/s,tftp=/t", is: "directory share /s refuse", "directory share /t refuse", "netdev-user own n relaunch"),
     Case("-netdev", "user,id=n,restrict=on", is: "netdev-user own n relaunch"),

@@ -81,12 +81,18 @@ extension Describer {
   private static let forwardingWayOut =
     "start the VM with numbers for the address and the port, not 0: the arguments count, hostfwd_remove in the monitor does not help"
 
-  /// `tcp:server:port-DEVICE`: DEVICE is a command for each connection, or a chardev of the old short form.
+  /// `tcp:server:port-DEVICE`: DEVICE is a command for each connection, a chardev's id, or a chardev of the old short form.
   private mutating func guestForward(_ rule: String, _ option: CommandOption) {
     guard let dash = rule.firstIndex(of: "-") else { return }
     let device = String(rule[rule.index(after: dash)...])
     if device.hasPrefix("cmd:") { return }
-    block(option, "a connection of the guest to a character device (guestfwd) cannot be handed over yet", "start the VM without guestfwd=, or with cmd:")
+    if device.hasPrefix("chardev:") {
+      // libslirp's state has the guest's connection.
+      consume(String(device.dropFirst("chardev:".count)), by: "guestfwd", option)
+      return
+    }
+    block(option, "a connection of the guest to a character device that the rule itself makes (guestfwd) cannot be handed over yet",
+      "give the rule one of its own: -chardev socket,id=ID,… and guestfwd=…-chardev:ID")
     let port = rule[..<dash].split(separator: ":").last ?? ""
     legacyChardev(CommandOption(name: option.name, value: option.value), device, "guestfwd.tcp.\(port)")
   }
