@@ -52,6 +52,13 @@ final class Patient {
     return "/run/moult/" + String(readable) + "-" + String(hash, radix: 16)
   }
   var journal: String { stateDirectory + "/journal" }
+  /// The new QEMU's pid as the journal has it last.
+  func spawned() throws -> Int {
+    let lines = try String(contentsOfFile: journal, encoding: .utf8).split(separator: "\n")
+    let pids = try lines.compactMap { line in try JSON(parsing: Data(line.drop { $0 != "{" }.utf8))["record"]["spawned"]["pid"].int }
+    guard let pid = pids.last else { throw LabFailure("no process was noted in \(journal)") }
+    return pid
+  }
 
   /// Which line of the journal begins a step. `lock` opens the journal: it has no beginning there.
   static func line(beginning step: String, hold: Bool = false) -> Int? {

@@ -35,6 +35,28 @@ extension FailureTests {
       #expect(Patient.list(scratch.path) == [])
     }
 
+    /// As root of a container may not. With the guest in it, it would be the first that the kernel kills.
+    @Test func `who cannot make the new QEMU as dear to the kernel as the old one finds out before the pause`() throws {
+      let patient = try Patient(VMConfiguration("fail-dear") { $0.memory = .file() })
+      for (record, code) in [("launch.begin", 1), ("compare.begin", 0)] {
+        let upgrade = try TracedRun(moult: patient.upgrade(), of: patient.vm)
+        try upgrade.go(to: record)
+        // The next record has the process that was made.
+        if code == 1 { try upgrade.go(to: "record#2") }
+        try upgrade.finishRecord()
+        let file = "/proc/\(try patient.spawned())/oom_score_adj"
+        #expect(try run(["mount", "--bind", "/dev/full", file]).code == 0)
+        try upgrade.release()
+        patient.check(try upgrade.wait(), exits: code, saying: ["oom_score_adj: No space left"])
+        if code == 1 { try patient.expectUntouched() } else {
+          // What fails only then is no reason to go back, and is told.
+          #expect(try run(["umount", file]).code == 0)
+          try patient.expectMoved()
+        }
+        patient.expectHealthy()
+      }
+    }
+
     @Test func `too few descriptors: undone, whichever is the one too many`() throws {
       let patient = try Patient(VMConfiguration("fail-few") { $0.memory = .file() })
       for limit in isFull ? Array(4...40) : [5, 8, 12, 16, 20, 24] {

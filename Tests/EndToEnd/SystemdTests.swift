@@ -40,11 +40,7 @@ struct SystemdTests {
     #expect(refused.stderr.contains("simple.service") && refused.stderr.contains("NotifyAccess=main"))
     #expect(try host.mainPID("simple") == pid)
     #expect(try host.state("simple") == "active")
-    try host.succeed(["sh", "-c", """
-      mkdir -p /etc/systemd/system/simple.service.d
-      printf '[Service]\\nNotifyAccess=main\\n' >/etc/systemd/system/simple.service.d/moult.conf
-      systemctl daemon-reload
-      """])
+    try host.listen("main", "simple")
     // Held and rolled back: the unit follows its VM there and back again.
     let held = try host.run([Lab.paths.moult, "upgrade", "simple", "--hold", "--format", "json"])
     #expect(held.code == 0, "\(held.stderr)")
@@ -57,8 +53,23 @@ struct SystemdTests {
     #expect(third != second && third != pid)
     #expect(try host.state("simple") == "active")
     #expect(try host.run(["kill", "-0", "\(pid)"]).code != 0)
-    try host.succeed(["systemctl", "stop", "simple"])
+
+    // systemd takes the word no more when it is given: the old QEMU stays, stopped, or the unit would end with it.
+    let late = try host.start([Lab.paths.moult, "upgrade", "simple"])
+    try host.whileStopped(late, at: "launch", in: "simple") { try host.listen("none", "simple") }
+    let refusal = try late.wait()
+    #expect(refusal.code == 5 && refusal.stderr.contains("systemd did not take it") && refusal.stderr.contains("moult recover simple"), "\(refusal)")
+    #expect(try host.mainPID("simple") == third)
+    #expect(try host.state("simple") == "active")
+    #expect(try host.run(["cut", "-d", " ", "-f3", "/proc/\(third)/stat"]).stdout == "T\n")
+    try host.listen("main", "simple")
+    try host.succeed([Lab.paths.moult, "recover", "simple"])
+    let fourth = try host.mainPID("simple")
+    #expect(fourth != third && fourth > 0)
+    #expect(try host.state("simple") == "active")
     #expect(try host.run(["kill", "-0", "\(third)"]).code != 0)
+    try host.succeed(["systemctl", "stop", "simple"])
+    #expect(try host.run(["kill", "-0", "\(fourth)"]).code != 0)
 
     host.end()
     #expect(Leftovers.snapshot().difference(from: before) == [])
@@ -96,6 +107,34 @@ private final class SystemdHost {
   func succeed(_ arguments: [String]) throws {
     let outcome = try run(arguments)
     if outcome.code != 0 { throw LabFailure("\(arguments.joined(separator: " ")): \(outcome.stdout)\(outcome.stderr)") }
+  }
+
+  func start(_ arguments: [String]) throws -> ChildProcess { try ChildProcess(["nsenter", "-t", "\(pid)", "-a"] + arguments) }
+
+  /// Whose word of its main process systemd takes.
+  func listen(_ access: String, _ unit: String) throws {
+    try succeed(["sh", "-c", """
+      mkdir -p /etc/systemd/system/$1.service.d
+      printf '[Service]\\nNotifyAccess=%s\\n' $0 >/etc/systemd/system/$1.service.d/moult.conf
+      systemctl daemon-reload
+      """, access, unit])
+  }
+
+  /// Does something while a moult in there stands still in a step of an upgrade.
+  func whileStopped(_ command: ChildProcess, at step: String, in vm: String, _ body: () throws -> Void) throws {
+    let moult = try eventually("moult runs") { Processes.all().first { $0.arguments.starts(with: [Lab.paths.moult, "upgrade", vm]) }?.pid }
+    let run = "/proc/\(pid)/root/run/moult"
+    try eventually("moult comes to \(step)") {
+      let directories = Patient.list(run).filter { $0.hasPrefix(vm + "-") }
+      let journals = directories.map { String(decoding: FileManager.default.contents(atPath: run + "/" + $0 + "/journal") ?? Data(), as: UTF8.self) }
+      return journals.contains { $0.contains("\"step\":\"\(step)\",\"phase\":\"begin\"") }
+    }
+    kill(moult, SIGSTOP)
+    defer {
+      // nsenter stops with its child.
+      for stopped in [moult, command.pid] { kill(stopped, SIGCONT) }
+    }
+    try body()
   }
 
   func unit(_ name: String, type: String, options: String, arguments: String) throws {

@@ -153,6 +153,7 @@ import Testing
     "journal launch begin",
     "save under-way new=200 resumed=false",
     "spawn",
+    "oom score 0", "oom score 1000",
     "greet",
     "journal launch done",
     "journal compare begin",

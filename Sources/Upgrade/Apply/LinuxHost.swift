@@ -266,7 +266,11 @@ public final class LinuxHost: Host {
   public func setOOMScore(_ adjustment: Int) throws(Failure) {
     // A new QEMU that has ended is found out elsewhere.
     guard let newProcess, !newProcess.hasExited else { return }
-    try OOMScore.apply(adjustment, to: newProcess.pid)
+    do throws(Failure) { try OOMScore.apply(adjustment, to: newProcess.pid) } catch where error.errno == .permissionDenied {
+      var failure = error
+      failure.hint = "to make a process as dear to the kernel as the VM is (oom_score_adj \(adjustment)) moult needs CAP_SYS_RESOURCE; or write 0 to the VM's oom_score_adj"
+      throw failure
+    }
   }
 
   public func handOver(unit: String) throws(Failure) {

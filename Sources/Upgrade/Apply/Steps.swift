@@ -60,6 +60,11 @@ extension Executor {
       record.spawned = process
       try host.save(record)
     }
+    if let adjustment = record.oomScoreAdjustment {
+      // Whether it may be done: with the guest in it, it must not be the one that the kernel kills first.
+      try host.setOOMScore(adjustment)
+      try host.setOOMScore(LaunchPlan.waitingOOMScore)
+    }
     let version = try host.greet(plan)
     record.new = record.spawned.map { LaunchedTwin(process: $0, version: version) }
   }
