@@ -51,7 +51,17 @@ int moult_frame_socket(const char *interface) {
   return frames;
 }
 
-int moult_reserve_port(uint16_t *port) {
+// Whether nobody receives datagrams at a port of any address.
+static int is_free_for_datagrams(const struct sockaddr *address, socklen_t size) {
+  int off = 0, probe = socket(address->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return 0;
+  if (address->sa_family == AF_INET6) setsockopt(probe, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+  int is_free = bind(probe, address, size) == 0;
+  close(probe);
+  return is_free;
+}
+
+static int reserve_port(uint16_t *port) {
   struct sockaddr_in6 six = {.sin6_family = AF_INET6};
   struct sockaddr_in four = {.sin_family = AF_INET};
   int on = 1, off = 0;
@@ -70,8 +80,20 @@ int moult_reserve_port(uint16_t *port) {
   // Only now: with it, bind(2) could have chosen a port that another one shares.
   if (setsockopt(reserved, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0) return closing(reserved);
   if (getsockname(reserved, address, &size) != 0) return closing(reserved);
+  if (!is_free_for_datagrams(address, size)) {
+    errno = EADDRINUSE;
+    return closing(reserved);
+  }
   *port = ntohs(address->sa_family == AF_INET6 ? six.sin6_port : four.sin_port);
   return reserved;
+}
+
+int moult_reserve_port(uint16_t *port) {
+  for (int attempt = 0; attempt < 100; attempt++) {
+    int reserved = reserve_port(port);
+    if (reserved >= 0 || errno != EADDRINUSE) return reserved;
+  }
+  return -1;
 }
 
 int moult_listen_loopback(uint16_t *port) {

@@ -2,7 +2,8 @@ import CKernel
 import Glibc
 import SystemPackage
 
-/// A TCP port of a network namespace that is kept for one program: whoever asks for any port gets another one.
+/// A port of a network namespace that is kept for one program: whoever asks for any TCP port gets another one. When it was
+/// reserved, nobody had the UDP port of that number.
 public struct ReservedPort: ~Copyable, Sendable {
   public let port: UInt16
   private let socket: OwnedFD

@@ -13,7 +13,7 @@ int moult_tap_namespace(int descriptor);
 /// A socket that sends whole frames on an interface of the calling thread's network namespace.
 int moult_frame_socket(const char *interface);
 /// A TCP socket that keeps a free port, of IPv4 and IPv6, from those that ask for any; one that asks for that very
-/// port with SO_REUSEADDR gets it.
+/// port with SO_REUSEADDR gets it. Nobody has the UDP port of that number when it is chosen.
 int moult_reserve_port(uint16_t *port);
 /// FIONREAD: how many bytes wait to be read from a stream socket.
 int moult_bytes_waiting(int socket, int *count);

@@ -124,7 +124,9 @@ final class Wiring {
         if let port = substitution.ports[place] ?? group {
           let isStream = if case .port = listener.endpoint.name { true } else { false }
           inode = internet.first {
-            (isStream ? $0.isListening : $0.transport == .udp) && $0.local == .init(host: socket.address, port: port) && numbers[$0.inode] != nil
+            (isStream ? $0.isListening : $0.transport == .udp) && $0.local == .init(host: socket.address, port: port)
+              // The real one of a group has the same address.
+              && numbers[$0.inode].map { !rewiring.given.contains($0) } ?? false
           }?.inode
         } else {
           inode = unix.first { $0.state == .listening && $0.path == substitution.abstractNames[place].map { "@" + $0 } }?.inode
