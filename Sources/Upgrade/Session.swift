@@ -58,8 +58,16 @@ public final class Session {
   public func observe(_ selector: String) throws(Failure) -> Observed {
     try recoverInterrupted(selector)
     let pid = try Locator.find(selector, state: state)
-    let (observation, monitor) = try Observer.observe(pid, reactor: reactor, state: state)
-    return Observed(observation: observation, monitor: monitor)
+    do throws(Failure) {
+      let (observation, monitor) = try Observer.observe(pid, reactor: reactor, state: state)
+      return Observed(observation: observation, monitor: monitor)
+    } catch where error.meansGone || error.errno == .connectionReset {
+      // It closes its monitor first.
+      guard try unlessGone({ () throws(Failure) in try ProcessHandle(pid: pid) })?.exits(withinMilliseconds: 2000) ?? true else { throw error }
+      throw Failure(
+        step: "look at the VM", subject: selector, reason: "its QEMU (pid \(pid)) has ended meanwhile",
+        hint: "if another moult has upgraded it just now, try again; moult list shows the VMs")
+    }
   }
 
   /// What `--to` and `--root` stand for when they are left out: what is installed now where the VM was

@@ -103,7 +103,7 @@ public enum Locator {
       }
     }
     // During an upgrade two processes are one VM: the one that does not run the guest does not count.
-    let others = Set(try state.records().map { $0.hasResumed ? $0.old.pid : $0.new?.process.pid ?? 0 })
+    let others = Set(try state.records().map { $0.hasResumed ? $0.old.pid : $0.spawned?.pid ?? 0 })
     if matches.count > 1 { matches.removeAll { others.contains($0) } }
     return (matches, unreadable)
   }
