@@ -135,6 +135,13 @@ extension ModelHost: Host {
     }
   }
 
+  func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {
+    try call("is rewired") { () throws(Failure) in
+      try mustLive(.new)
+      return !wired.isDisjoint(with: moves.map(\.move.to))
+    }
+  }
+
   func finishRewiring() { hasStandIns = false }
 
   private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }

@@ -91,6 +91,8 @@ public protocol Host: AnyObject {
   ///   killed in the middle.
   /// - Returns: what could not be put there any more, each in words: live connections whose stand-in has gone.
   func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String]
+  /// Whether any of it is there: then the new QEMU may have read what clients sent.
+  func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool
   /// Lets the stand-ins go.
   func finishRewiring()
   /// Whether what was staged is what is public now, by inode.

@@ -37,7 +37,8 @@ extension LinuxHost {
           decided.moves.append(move.move)
           // It may have said already what the old one could not get rid of: that is part of a serial port's state.
           if let client = wiring?.clients[move.move.from] {
-            try passOn(move, from: client.raw, to: newProcess.duplicate(descriptor: move.move.from).raw)
+            let connection = try newProcess.duplicate(descriptor: move.move.from)
+            try passOn(move, from: client.raw, to: connection.raw)
           }
         }
         if state == .lost { lost.append(move.what) }
@@ -48,7 +49,8 @@ extension LinuxHost {
       // could do it any more.
       for move in decided.moves where moves.contains(where: { $0.move == move && $0.isTap }) {
         if try wiring?.stir(move.to) == true { continue }
-        try FrameSocket(tap: newProcess.duplicate(descriptor: move.to).raw).stir()
+        let queue = try newProcess.duplicate(descriptor: move.to)
+        try FrameSocket(tap: queue.raw).stir()
       }
       for move in decided.moves where moves.contains(where: { $0.move == move && $0.isWatchedByRing == true }) {
         let standIn = try newProcess.duplicate(descriptor: move.to)
@@ -69,6 +71,12 @@ extension LinuxHost {
     throw Failure(
       step: "take over", subject: move.what, reason: "where the next frame begins among the \(waiting.count) bytes that wait there cannot be told",
       hint: "try again when the network is less busy")
+  }
+
+  public func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {
+    guard let newProcess else { return false }
+    for move in moves where try WiredMove.identity(of: move.move.to, in: newProcess.pid) == move.identity { return true }
+    return false
   }
 
   public func finishRewiring() { (wiring, diverted) = (nil, [:]) }

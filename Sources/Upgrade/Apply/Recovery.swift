@@ -8,41 +8,49 @@ extension Executor {
       try self.host.journal(self.entry(.lock, .undoing, note: "recovery"))
     }
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
+    let mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
+    var state: String?
     do {
       // Stopped by SIGSTOP it could not say.
       try host.thaw(.new)
-      let mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
-      switch try state(of: .new) {
-      case nil where mayHaveRun:
-        // Its disks, and shared RAM, may hold what the old one does not know of.
-        notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
-        // It is certain that the guest has ended: what is left of the VM would only bar its next start.
-        if record.hasResumed { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
-        if !host.isAlive(.old) { clearAway() }
-        return report(.needsPerson, failure: (.resume, interrupted))
-      case "postmigrate":
-        notes.append("the new QEMU ran the guest and has been migrated away: the old one was not continued")
-        return report(.needsPerson, failure: (.resume, interrupted))
-      case nil, "inmigrate", "prelaunch":
-        return undo(after: .lock, interrupted) ?? finish(interrupted)
-      case "paused" where !record.hasResumed:
-        // It has the whole guest. Once it was given the connections it has read what clients sent, which the old one would
-        // never hear of; and told to run the guest, whether it did cannot be known. Until then the old one goes on, unless
-        // there is none left.
-        newHoldsGuest = true
-        let goesOn = mayHaveRun || begun.contains(.rewire) && record.state != .undoing
-        return (goesOn ? goForward(mayHaveRun ? .resume : .lock, interrupted) : undo(after: .lock, interrupted)) ?? finish(interrupted)
-      default:
-        return finish(interrupted)
-      }
+      state = try self.state(of: .new)
     } catch {
-      if host.isAlive(.new), !begun.contains(.resume), !record.hasResumed {
-        // It does not answer, and was never told to run the guest.
-        return undo(after: .lock, interrupted) ?? finish(interrupted)
+      // It does not answer, or is just ending. Never told to run the guest it is not needed.
+      if !mayHaveRun { return undo(after: .lock, interrupted) ?? finish(interrupted) }
+      if host.isAlive(.new) {
+        notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
+        return report(.needsPerson, failure: (.lock, interrupted))
       }
-      notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
-      return report(.needsPerson, failure: (.lock, interrupted))
     }
+    switch state {
+    case nil where mayHaveRun:
+      // Its disks, and shared RAM, may hold what the old one does not know of.
+      notes.append("no QEMU runs the guest: the new one ended after it had, or may have, taken over; the old one was not continued")
+      // It is certain that the guest has ended: what is left of the VM would only bar its next start.
+      if record.hasResumed { insist("end the old QEMU") { () throws(Failure) in try self.host.end(.old) } }
+      if !host.isAlive(.old) { clearAway() }
+      return report(.needsPerson, failure: (.resume, interrupted))
+    case "postmigrate":
+      notes.append("the new QEMU ran the guest and has been migrated away: the old one was not continued")
+      return report(.needsPerson, failure: (.resume, interrupted))
+    case nil, "inmigrate", "prelaunch":
+      return undo(after: .lock, interrupted) ?? finish(interrupted)
+    case "paused" where !record.hasResumed:
+      // It has the whole guest. Told to run it, whether it did cannot be known; given the connections, it has read what
+      // clients sent, which the old one would never hear of. Else the old one goes on, unless there is none left.
+      newHoldsGuest = true
+      if mayHaveRun { return goForward(.resume, interrupted) ?? finish(interrupted) }
+      return (hasConnections ? goForward(.lock, interrupted) : undo(after: .lock, interrupted)) ?? finish(interrupted)
+    default:
+      return finish(interrupted)
+    }
+  }
+
+  private var hasConnections: Bool {
+    guard let moves = record.rewiring, begun.contains(.rewire), record.state != .undoing else { return false }
+    var isRewired = false
+    attempt("find out what the new QEMU has of the VM's connections") { () throws(Failure) in isRewired = try self.host.isRewired(moves) }
+    return isRewired
   }
 
   /// Both QEMUs are dead: nothing of the upgrade is of use to anybody, and it must not bar the VM's next start.

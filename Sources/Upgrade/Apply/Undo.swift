@@ -192,7 +192,10 @@ extension Executor {
       try journal(.resume, .done)
     } catch {
       guard let state = resumedState() else {
-        if host.isAlive(.old), step != .resume { return undo(after: .lock, error) }
+        if host.isAlive(.old), step != .resume {
+          notes.append("that failed, so the upgrade is taken back: \(error)")
+          return undo(after: .lock, failure)
+        }
         notes.append("the guest could not be resumed in the new QEMU, which holds it: \(error)")
         return leave(step, failure)
       }
