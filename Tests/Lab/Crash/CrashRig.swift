@@ -106,6 +106,8 @@ public final class CrashRig {
 
   /// Brings the VM to where the command begins.
   private func prepare(_ operation: CrashCase.Operation) throws -> (old: pid_t, new: pid_t?) {
+    // One who is just coming back would have nothing that could be given to another QEMU.
+    try eventually("the console has its client", within: 10) { try Processes.hasClient(vm.pid(), at: configuration.serialSocket) }
     if operation != .rollback, held != nil {
       try mustSucceed(["commit", name])
       held = nil

@@ -101,9 +101,16 @@ extension Processes {
   static func listens(_ pid: pid_t, at path: String) throws -> Bool {
     guard FileManager.default.fileExists(atPath: path) else { return false }
     let file = try Files.status(path)
+    return try sockets(of: pid).contains { $0.state == .listening && $0.isBound(to: file) }
+  }
+
+  /// Whether a process has a client at that socket.
+  static func hasClient(_ pid: pid_t, at path: String) throws -> Bool {
+    try sockets(of: pid).contains { $0.state == .established && $0.path == path }
+  }
+
+  private static func sockets(of pid: pid_t) throws -> [UnixSocketEntry] {
     let own = Set(list("/proc/\(pid)/fd").map { link("/proc/\(pid)/fd/\($0)") })
-    return try UnixSocketTable.read(networkOf: pid).contains {
-      $0.state == .listening && $0.isBound(to: file) && own.contains("socket:[\($0.inode)]")
-    }
+    return try UnixSocketTable.read(networkOf: pid).filter { own.contains("socket:[\($0.inode)]") }
   }
 }
