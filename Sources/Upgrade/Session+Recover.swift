@@ -22,10 +22,10 @@ extension Session {
   private func isWorkedOn(_ key: String) throws(Failure) -> Bool {
     guard let holders = try state.holders(of: key) else { return false }
     // A guardian whose moult lives is not waited for, and one that is at work only for a moment.
-    for (pid, milliseconds) in zip(holders, [0, 1000] as [CInt]) {
+    for holder in holders {
       let process: Pidfd
-      do throws(Failure) { process = try Pidfd(pid: pid) } catch where [.noSuchProcess, .invalidArgument].contains(error.errno) { continue }
-      if try !process.waitForExit(timeoutMilliseconds: milliseconds) { break }
+      do throws(Failure) { process = try Pidfd(pid: holder.pid) } catch where [.noSuchProcess, .invalidArgument].contains(error.errno) { continue }
+      if try !process.waitForExit(timeoutMilliseconds: holder.isGuardian ? 2000 : 0) { break }
     }
     return try state.holders(of: key) != nil
   }
@@ -34,7 +34,7 @@ extension Session {
   public func recoverInterrupted(_ selector: String?) throws(Failure) {
     if let selector, let failure = try state.unreadable(selector).first { throw failure }
     for record in try interrupted(selector) {
-      let report = try recover(record)
+      guard let report = try recover(record) else { continue }
       recovered(record, report)
       if report.outcome == .needsPerson {
         throw Failure(
@@ -45,12 +45,9 @@ extension Session {
   }
 
   /// Brings an interrupted upgrade to an end: undone if the guest never ran in the new QEMU, else finished.
-  public func recover(_ record: UpgradeRecord) throws(Failure) -> UpgradeReport {
-    let lock = try state.lock(record.key)
-    guard let (_, report) = try Takeover(state: state, reactor: reactor).end(record.key, lock: lock, isGuarded: true) else {
-      throw Failure(step: "recover", subject: record.vm, reason: "it has been recovered meanwhile")
-    }
-    return report
+  /// - Returns: nil if somebody else has meanwhile.
+  public func recover(_ record: UpgradeRecord) throws(Failure) -> UpgradeReport? {
+    try Takeover(state: state, reactor: reactor).end(record.key, lock: state.lock(record.key), isGuarded: true)?.report
   }
 }
 

@@ -139,6 +139,19 @@ import Testing
     #expect(Fixture.plan(observation).blockers.map(\.option) == ["drive cda", "drive cdb"])
   }
 
+  /// To hand an image over QEMU opens it anew, by its name.
+  @Test(arguments: [
+    ("d.qcow2", false, true, ["image d.qcow2"]), ("d.qcow2", true, true, []), ("/vm/d.qcow2", false, true, []), ("d.qcow2", false, false, []),
+  ])
+  func aDaemonCannotHandOverWhatItKnowsByARelativePath(file: String, isReadOnly: Bool, hasLeftBase: Bool, blockers: [String]) {
+    var observation = Fixture.observation()
+    var node = BlockGraph.Node(name: "#block1", driver: "file", file: file)
+    node.isReadOnly = isReadOnly
+    observation.live.graph.nodes = [node.name: node]
+    observation.hasLeftBase = hasLeftBase
+    #expect(UpgradePlan.lostImageBlockers(observation).map(\.option) == blockers)
+  }
+
   @Test func theTargetMustBeNewEnoughAndKnowTheMachine() {
     func blockers(_ major: Int, _ machines: Set<String>) -> [String] {
       return Fixture.plan(target: Fixture.target(QEMUVersion(major: major, minor: 0), machines: machines)).blockers.map(\.option)

@@ -109,6 +109,19 @@ import Testing
     #expect(try process.network(words, internet: two).unresolved.map(\.why) == ["QEMU does not listen at UDP from port 5"])
   }
 
+  /// Given to the wrong one, the guest's frames would go out elsewhere.
+  @Test(arguments: [
+    ("-netdev socket,id=a,mcast=230.0.0.1:7,localaddr=127.0.0.1 -netdev socket,id=b,mcast=230.0.0.1:7,localaddr=192.0.2.2", udp("230.0.0.1", 7, inode: 1), udp("230.0.0.1", 7, inode: 2)),
+    ("-chardev udp,id=a,host=h,port=1,localaddr=127.0.0.1,localport=7 -chardev udp,id=b,host=h,port=1,localaddr=127.0.0.2,localport=7", udp("127.0.0.1", 7, inode: 1), udp("127.0.0.2", 7, inode: 2)),
+  ])
+  func whatTwoCouldOwnIsNobodys(words: String, first: InternetSocketEntry, second: InternetSocketEntry) throws {
+    var process = Process()
+    for inode in UInt64(1)...2 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let network = try process.network(words, internet: [first, second])
+    #expect(network.unresolved.map(\.words) == words.split(separator: " -").map { $0.hasPrefix("-") ? String($0) : "-" + $0 })
+    #expect(Rewiring(network, from: 100).isEmpty)
+  }
+
   @Test func socketsOfAUserNetworkAreFound() throws {
     var process = Process()
     for inode in UInt64(1)...8 { process.add(socket: inode, as: 20 + Int32(inode)) }

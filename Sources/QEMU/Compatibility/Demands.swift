@@ -67,6 +67,8 @@ public struct Demands: Sendable, Equatable {
         } else if let next = anonymous.popFirst(), next.hasPrefix(driver) {
           // QEMU makes those in JSON, and those of -drive, in an order of their own.
           type = next
+        } else if case let alike = Set(live.anonymousDevices.filter { $0.hasPrefix(driver) }), alike.count == 1, let only = alike.first {
+          type = only
         }
         demand("device", type, named: driver, Self.keys(parameters, except: ["driver", "id", "bus"]), option, isDevice: true)
       case "object":

@@ -27,6 +27,8 @@ public final class Executor {
   var extraMemory: UInt64?
   /// Somebody let the old QEMU run on after the guest ran in the new one.
   var wasContinuedTwice = false
+  /// Nothing of the old QEMU's connections is left diverted by an upgrade that was taken back.
+  var hasConnectionsBack = true
   /// In what the new QEMU turned out not to be the old one's twin.
   var differences: [String] = []
   /// CPU features that the new QEMU has over the old one, if the two differ in nothing else.

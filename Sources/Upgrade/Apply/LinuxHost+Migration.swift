@@ -41,6 +41,12 @@ extension LinuxHost {
         if states.contains(status) { return status }
         if ["failed", "cancelled"].contains(status) { throw self.migrationFailure(side, status) }
       }
+      // The old one may fail at its end of the stream, of which the new one would wait for the rest.
+      if side == .new, let old = self.oldMonitor,
+        let event = try old.takeEvent(where: { $0.name == "MIGRATION" && ["failed", "cancelled"].contains($0.data["status"]?.string ?? "") })
+      {
+        throw self.migrationFailure(.old, event.data["status"]?.string ?? "")
+      }
       if connection.isClosed || !self.isAlive(side) { throw self.death(of: side, during: "migrate") }
       if peerMustLive, !self.isAlive(peer) { throw self.death(of: peer, during: "migrate") }
       return nil

@@ -15,6 +15,7 @@ extension LinuxHost {
         _ = try monitor.execute("query-status", seconds: Executor.switchSeconds)
         return monitor
       } catch {
+        seen += monitor.events.map { (side, $0) }
         // Silent or closed: it is not asked this way again.
         if process.hasExited { return nil }
       }
@@ -24,6 +25,14 @@ extension LinuxHost {
       if process.exits(withinMilliseconds: 2000) { return nil }
       throw error
     }
+  }
+
+  /// What a new QEMU that has ended had said over the interrupted moult's connection.
+  func hearLastEventsOfNew() throws(Failure) {
+    guard newProcess?.hasExited ?? true, let connection = former.removeValue(forKey: .new) else { return }
+    let monitor = QMPConnection(takingOver: try connection.duplicate(), subject: "the new QEMU", reactor: reactor)
+    try monitor.receiveWhatIsThere()
+    seen += monitor.events.map { (.new, $0) }
   }
 
   /// The QMP socket of one twin: public or staged, whichever inode the process listens at.

@@ -239,6 +239,7 @@ public final class LinuxHost: Host {
   public func hearEvents(_ side: Side) throws(Failure) {
     // In a recovery that has not asked the old one: it stands still, and says nothing more.
     if side == .old, oldMonitor == nil { return }
+    if side == .new, newMonitor == nil { return try hearLastEventsOfNew() }
     try monitor(side).receiveWhatIsThere()
   }
 

@@ -8,7 +8,7 @@ extension Executor {
       try self.host.journal(self.entry(.lock, .undoing, note: "recovery"))
     }
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
-    let mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
+    var mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
     var state: String?
     do {
       // Stopped by SIGSTOP it could not say.
@@ -22,6 +22,11 @@ extension Executor {
         return report(.needsPerson, failure: (.lock, interrupted))
       }
     }
+    if state == nil, !mayHaveRun {
+      // Its monitor is public from the exchange on: another program may have told it to run the guest before it ended.
+      attempt("hear the new QEMU's last events") { () throws(Failure) in try self.host.hearEvents(.new) }
+      mayHaveRun = host.lastEvent(.new, "RESUME") != nil
+    }
     switch state {
     case nil where mayHaveRun:
       // Its disks, and shared RAM, may hold what the old one does not know of.
@@ -34,7 +39,8 @@ extension Executor {
       notes.append("the new QEMU ran the guest and has been migrated away: the old one was not continued")
       return report(.needsPerson, failure: (.resume, interrupted))
     case nil, "inmigrate", "prelaunch":
-      return undo(after: .lock, interrupted) ?? finish(interrupted)
+      // An old one that has ended may have sent everything before.
+      return undo(after: begun.contains(.switch) ? .switch : .lock, interrupted) ?? finish(interrupted)
     case "paused" where !record.hasResumed:
       // It has the whole guest. Told to run it, whether it did cannot be known; given the connections, it has read what
       // clients sent, which the old one would never hear of. Else the old one goes on, unless there is none left.
@@ -48,7 +54,8 @@ extension Executor {
 
   private var hasConnections: Bool {
     guard let moves = record.rewiring, begun.contains(.rewire), record.state != .undoing else { return false }
-    var isRewired = false
+    // In doubt it goes on: where it cannot it is taken back.
+    var isRewired = true
     attempt("find out what the new QEMU has of the VM's connections") { () throws(Failure) in isRewired = try self.host.isRewired(moves) }
     return isRewired
   }

@@ -84,7 +84,7 @@ extension Executor {
     if let kept = record.kept {
       undoing(.keep) { insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) } }
     }
-    if host.isAlive(.old), !guestRuns || !lost.isEmpty { return leave(step, failure) }
+    if host.isAlive(.old), !guestRuns || !lost.isEmpty || !hasConnectionsBack { return leave(step, failure) }
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
     // A VM that has ended has nothing to go back to: an upgrade that was held before is over, too.
     host.unlock(undone: host.isAlive(.old))
@@ -220,7 +220,8 @@ extension Executor {
           _ = try host.command(.old, "stop", nil)
           status = "paused"
         }
-        insist("give the old QEMU its connections back") { () throws(Failure) in try self.host.endDiversion(moves) }
+        hasConnectionsBack = insist("give the old QEMU its connections back") { () throws(Failure) in try self.host.endDiversion(moves) }
+        if !hasConnectionsBack { notes.append("clients of its consoles are not heard until they are: moult recover \(record.vm) tries again") }
       }
       if status != "running" {
         _ = try host.command(.old, "cont", nil)

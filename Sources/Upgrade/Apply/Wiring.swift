@@ -151,6 +151,11 @@ final class Wiring {
       try add(
         peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.source, isFramed: outgoing.isFramed)
     }
+    if let twice = Dictionary(grouping: moves, by: \.move.to).values.first(where: { $0.count > 1 }) {
+      throw Failure(
+        step: "find in the new QEMU", subject: twice.map(\.what).joined(separator: " and "), reason: "both are at its descriptor \(twice[0].move.to)",
+        hint: "give each a port of its own")
+    }
     // A monitor has greeted.
     for client in clients.values { try StreamSocket.passOn(from: client.raw, to: nil) }
     // Ours have connected: nobody else has any business there.

@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 
 /// Brings an upgrade to an end whose moult is gone.
@@ -14,7 +15,7 @@ struct Takeover {
   func end(
     _ key: String, lock: consuming OwnedFD, monitors: [Side: DescriptorBox] = [:], isGuarded: Bool
   ) throws(Failure) -> (record: UpgradeRecord, report: UpgradeReport)? {
-    try state.sign(key, lock.raw)
+    try state.sign(key, lock.raw, guardian: isGuarded ? nil : getpid())
     let contents = try state.contents(key)
     guard var record = contents.record else {
       // Nothing was done yet, or all was done.

@@ -147,6 +147,8 @@ public struct Observation: Sendable {
   public var unreadable: [String] = []
   /// Where relative paths of the arguments start.
   public var base: String
+  /// It has made itself a daemon, and is not in `base` any more.
+  public var hasLeftBase = false
   public var binary: String
   public var binaryDeleted: Bool
   /// The root tree that the VM lives in, nil for the host's own.

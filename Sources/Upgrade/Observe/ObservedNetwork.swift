@@ -85,12 +85,24 @@ extension ObservedNetwork {
       }
       listeners.append(listener)
     }
+    forgetShared(commandLine)
     findTaps(commandLine, started, interfaces)
     try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
     if !commandLine.userNetworks.isEmpty || commandLine.hasDefaultNetwork {
       // Whatever else is a socket of the network: libslirp makes them as the guest asks.
       let known = Set(unix.map(\.inode) + internet.filter(\.isListening).map(\.inode))
       passing = Set(numbers.keys).subtracting(known).subtracting(inodes)
+    }
+  }
+
+  /// What two take for their own is of one of them: a port at two addresses, two members of a group.
+  private mutating func forgetShared(_ commandLine: CommandLine) {
+    let claims = Dictionary(grouping: listeners.flatMap(\.inodes)) { $0 }.filter { $1.count > 1 }
+    for (index, listener) in listeners.enumerated() where listener.inodes.contains(where: { claims[$0] != nil }) {
+      listeners[index].sockets = []
+      listeners[index].connections = []
+      unresolved.append(
+        (commandLine.options[listener.endpoint.option].text, "which of several sockets at \(listener.endpoint.text) is its own cannot be told"))
     }
   }
 
@@ -170,6 +182,8 @@ extension ObservedNetwork {
 }
 
 extension ObservedNetwork.Listener {
+  fileprivate var inodes: [UInt64] { sockets.map(\.inode) + connections.map(\.inode) }
+
   fileprivate mutating func add(_ entry: UnixSocketEntry, _ numbers: [UInt64: CInt]) {
     guard let number = numbers[entry.inode] else { return }
     switch entry.state {

@@ -103,6 +103,9 @@ public enum Observer {
       supervision: try Supervision.of(pid, pidfile: description.pidfile.map { absolute($0) }), oomScoreAdjustment: try OOMScore.read(pid: pid),
       foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
     observation.network = network
+    if let start = try Files.statusIfPresent(base) {
+      observation.hasLeftBase = try !start.isSameFile(as: Files.status("/proc/\(pid)/cwd/"))
+    }
     func present(_ paths: String...) throws(Failure) -> [String] {
       var found: [String] = []
       for path in paths where try Files.statusIfPresent(path) != nil { found.append(path) }

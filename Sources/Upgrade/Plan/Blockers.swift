@@ -51,6 +51,19 @@ extension UpgradePlan {
     return blockers
   }
 
+  /// QEMU opens a writable image anew by its name, read-only, to hand it over (`raw_reconfigure_getfd` in its
+  /// block/file-posix.c). As a daemon it is not any more in the directory where a relative name began.
+  static func lostImageBlockers(_ observation: Observation) -> [Blocker] {
+    if !observation.hasLeftBase { return [] }
+    let files = observation.live.graph.nodes.values.filter { $0.driver == "file" && !$0.isReadOnly && !$0.file.hasPrefix("/") }.map(\.file)
+    return Set(files).sorted().map { file in
+      Blocker(
+        option: "image \(file)",
+        reason: "the running QEMU cannot hand it over: it knows it by a relative path, and has left \(observation.base) when it became a daemon (-daemonize)",
+        wayOut: "start the VM with absolute paths of its images")
+    }
+  }
+
   /// Live state that could not be rebuilt, and a second look: what the rebuilt command line does not say, though it
   /// should. The new QEMU, started from it, would be another machine.
   static func driftBlockers(_ observation: Observation) -> [Blocker] {

@@ -18,6 +18,7 @@ extension UpgradePlan {
     blockers += Self.stateBlockers(live, takesBack: request.takesBack)
     blockers += Self.driftBlockers(observation)
     blockers += Self.fileBlockers(observation)
+    blockers += Self.lostImageBlockers(observation)
     blockers += Self.nameBlockers(observation)
     blockers += Self.hostBlockers(observation)
     blockers += Self.versionBlockers(observation, target)

@@ -123,18 +123,33 @@ public struct StateDirectory: Sendable {
 
   /// The pid of the moult, or the guardian, that works on this VM now; nil when none does. Takes no lock, so that
   /// nobody who wants it finds it taken.
-  public func holder(of key: String) throws(Failure) -> pid_t? { try holders(of: key)?.first }
+  public func holder(of key: String) throws(Failure) -> pid_t? { try holders(of: key)?.first?.pid }
 
-  /// The same, and behind it the guardian's, if it has one: 0 for one that nobody could write down. Nil when nobody does.
-  func holders(of key: String) throws(Failure) -> [pid_t]? {
+  struct Holder: Equatable {
+    /// 0 if nobody could write it down.
+    var pid: pid_t
+    /// It only watches, as long as a moult is there; else it brings the upgrade to an end.
+    var isGuardian: Bool
+    fileprivate static let mark = "guardian "
+  }
+
+  /// The same, and behind it its guardian.
+  func holders(of key: String) throws(Failure) -> [Holder]? {
     let file: OwnedFD
     do { file = try OwnedFD.open(lockPath(key), O_RDWR) } catch {
       if error.errno == .noSuchFileOrDirectory || error.errno == .notDirectory { return nil }
       throw error
     }
     if try !FileLock.isHeld(file.raw) { return nil }
-    let pids = try Files.readText(lockPath(key)).split(separator: "\n").compactMap { pid_t($0) }
-    return pids.isEmpty ? [0] : pids
+    let holders = try signatures(key)
+    return holders.isEmpty ? [Holder(pid: 0, isGuardian: false)] : holders
+  }
+
+  private func signatures(_ key: String) throws(Failure) -> [Holder] {
+    try Files.readText(lockPath(key)).split(separator: "\n").compactMap { line in
+      let isGuardian = line.hasPrefix(Holder.mark)
+      return pid_t(isGuardian ? line.dropFirst(Holder.mark.count) : line).map { Holder(pid: $0, isGuardian: isGuardian) }
+    }
   }
 
   /// Takes the VM's lock, making its directory. Held until the descriptor and all its copies are closed.
@@ -143,9 +158,15 @@ public struct StateDirectory: Sendable {
     while true {
       let file = try openLock(key)
       guard try FileLock.take(file.raw) else {
-        let holder = try Files.readText(lockPath(key)).split(separator: "\n").first ?? "unknown"
+        let holder = try signatures(key).first
+        let pid = holder.map { "pid \($0.pid)" } ?? "just starting"
+        if holder?.isGuardian ?? false {
+          throw Failure(
+            step: "lock the VM", subject: key, reason: "a guardian (\(pid)) is bringing an upgrade to an end whose moult was killed",
+            hint: "try again in a moment; moult status shows when it has")
+        }
         throw Failure(
-          step: "lock the VM", subject: key, reason: "another moult (pid \(holder)) is working on it",
+          step: "lock the VM", subject: key, reason: "another moult (\(pid)) is working on it",
           hint: "wait for it, or end it with Ctrl-C there")
       }
       // The last holder may have removed the directory between our open and our lock.
@@ -167,8 +188,10 @@ public struct StateDirectory: Sendable {
   }
 
   /// Writes our pid into the lock, and the guardian's; nothing is left if there is no room for them.
+  /// - Parameter guardian: our own if it is us.
   func sign(_ key: String, _ lock: CInt, guardian: pid_t? = nil) throws(Failure) {
-    let text = Array(([getpid()] + [guardian].compactMap { $0 }).map { "\($0)\n" }.joined().utf8)
+    let lines = (guardian == getpid() ? [] : ["\(getpid())\n"]) + (guardian.map { [Holder.mark + "\($0)\n"] } ?? [])
+    let text = Array(lines.joined().utf8)
     do throws(Failure) {
       try valueOrErrno("write the lock", lockPath(key)) { ftruncate(lock, 0) }
       try valueOrErrno("write the lock", lockPath(key), hint: "free space there") { pwrite(lock, text, text.count, 0) }

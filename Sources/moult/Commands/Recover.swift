@@ -18,7 +18,8 @@ struct Recover: ParsableCommand {
       var status = ExitStatus.done
       var documents: [HeldDocument] = []
       for record in records {
-        let report = try session.recover(record)
+        // A guardian may have been quicker.
+        guard let report = try session.recover(record) else { continue }
         for note in report.notes { Output.note("moult: \(note)") }
         if report.outcome == .needsPerson { status = .needsPerson }
         documents.append(HeldDocument(record, outcome: report.recovery))
