@@ -1,5 +1,6 @@
-# The few commands of this project. Each does all the set-up it needs; the cache of the lab (QEMU root
-# trees, the guest) lies outside the repository, in $MOULT_LAB or ~/.cache/moult-lab.
+# The few commands of this project. Building and installing take the host as it is, and say what is missing;
+# the others, which run guests, do all the set-up they need. The cache of the lab (QEMU root trees, the guest)
+# lies outside the repository, in $MOULT_LAB or ~/.cache/moult-lab.
 
 SWIFT ?= swift
 SCRATCH ?= .build
@@ -19,7 +20,9 @@ SOAK ?=
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build demo test fuzz bench matrix crash-test soak install clean clean-lab packages guest trees
+.PHONY: help build demo test fuzz bench matrix crash-test soak install clean clean-lab tools packages guest trees
+# What a target names first has to be there before what it names next.
+.NOTPARALLEL:
 
 swift-build = $(SWIFT) build --scratch-path $(SCRATCH)
 release = $(swift-build) -c release --static-swift-stdlib
@@ -27,34 +30,34 @@ release = $(swift-build) -c release --static-swift-stdlib
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-build: packages ## the release program, in $(SCRATCH)/release
+build: tools ## the release program, in $(SCRATCH)/release
 	$(release) --product moult
 
-demo: build guest ## upgrade a live guest from QEMU 7.2 to 10.0, roll back, upgrade again, commit (root)
+demo: packages build guest ## upgrade a live guest from QEMU 7.2 to 10.0, roll back, upgrade again, commit (root)
 	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/demo
 
 # One test at a time: guests beside each other would make each other slow, and what one test leaves
 # behind could not be told from what another still has.
-test: packages guest trees ## every test, on real QEMUs (root)
+test: packages tools guest trees ## every test, on real QEMUs (root)
 	$(swift-build) --build-tests
 	@MOULT_BINARY="$$($(swift-build) --show-bin-path)/moult" scripts/run-tests \
 	  $(SWIFT) test --scratch-path $(SCRATCH) --skip-build --no-parallel $(FILTER)
 
-fuzz: packages ## search for inputs that break the parsers (FUZZ_SECONDS=60)
+fuzz: tools ## search for inputs that break the parsers (FUZZ_SECONDS=60)
 	@SWIFT=$(SWIFT) SCRATCH=$(SCRATCH) scripts/fuzz $(FUZZ_SECONDS)
 
-bench: build guest trees ## the table of pauses, times and memory (root)
+bench: packages build guest trees ## the table of pauses, times and memory (root)
 	$(release) --product moult-bench
 	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-bench" $(BENCH)
 
-matrix: build guest trees ## the tables of docs/support-matrix.md: every pair of versions, by machine type (root)
+matrix: packages build guest trees ## the tables of docs/support-matrix.md: every pair of versions, by machine type (root)
 	@MOULT_BINARY="$$($(release) --show-bin-path)/moult" scripts/measure-matrix $(MACHINES)
 
-crash-test: build guest trees ## every step × every victim: who dies when, on real VMs (root)
+crash-test: packages build guest trees ## every step × every victim: who dies when, on real VMs (root)
 	$(release) --product moult-crash
 	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-crash" matrix $(CASES)
 
-soak: build guest trees ## a thousand upgrades and rollbacks of one VM, twenty VMs at once (root)
+soak: packages build guest trees ## a thousand upgrades and rollbacks of one VM, twenty VMs at once (root)
 	$(release) --product moult-crash
 	@bin="$$($(release) --show-bin-path)"; MOULT_BINARY="$$bin/moult" "$$bin/moult-crash" soak $(SOAK)
 
@@ -64,6 +67,9 @@ install: build ## the program, its profiles and systemd units, under PREFIX (/us
 	find profiles -name '*.toml' -exec install -m 644 -t "$(DESTDIR)$(PREFIX)/share/moult/profiles" {} +
 	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
 	for unit in systemd/*; do sed 's|@PREFIX@|$(PREFIX)|' "$$unit" >"$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}"; done
+
+tools: # what building needs; nothing is installed
+	@SWIFT=$(SWIFT) scripts/check-tools
 
 packages: # the Debian packages that are missing
 	@scripts/install-packages
