@@ -11,7 +11,7 @@ public struct Failure: Error, Sendable, Equatable {
   public var subject: String
   /// The kernel's reason, if a system call failed.
   public var errno: Errno?
-  /// The reason in words, if it did not come from the kernel or needs more than errno says.
+  /// The reason in words, if it did not come from the kernel, or errno says it badly: then this is what is shown.
   public var reason: String?
   /// What the user can do.
   public var hint: String?
@@ -31,8 +31,7 @@ extension Failure: CustomStringConvertible {
   /// One line without the hint: `exchange names /run/vm1: Permission denied`.
   public var description: String {
     var text = subject.isEmpty ? step : "\(step) \(subject)"
-    if let reason { text += ": \(reason)" }
-    if let errno { text += ": \(errno)" }
+    if let why = reason ?? errno.map({ "\($0)" }) { text += ": \(why)" }
     return text
   }
 }
@@ -40,6 +39,12 @@ extension Failure: CustomStringConvertible {
 extension Failure {
   /// What was looked at is not there any more: a process that ended, a descriptor that was closed, a file.
   public var meansGone: Bool { errno == .noSuchFileOrDirectory || errno == .noSuchProcess || errno == .notDirectory }
+  /// The same, with what the user can do about it.
+  public func hinting(_ hint: String) -> Failure {
+    var failure = self
+    failure.hint = hint
+    return failure
+  }
   /// The kernel does not let this process look.
   public var meansForbidden: Bool { errno == .permissionDenied || errno == .notPermitted }
 }

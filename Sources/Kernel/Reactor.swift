@@ -56,7 +56,9 @@ public final class Reactor {
       if let deadline {
         let left = deadline - Instant.now()
         if left <= 0 {
-          throw Failure(step: step, subject: subject, errno: .timedOut, hint: hint)
+          let asked = seconds ?? 0
+          let time = asked < 1 ? "\(Int(asked * 1000)) ms" : "\(Int(asked.rounded())) s"
+          throw Failure(step: step, subject: subject, errno: .timedOut, reason: "no answer for \(time)", hint: hint)
         }
         timeout = CInt(left.rounded(.up))
       }

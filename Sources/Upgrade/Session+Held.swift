@@ -79,7 +79,6 @@ extension Session {
     _ report: UpgradeReport, _ plan: UpgradePlan, progress: @escaping (Executor.Progress) -> Void
   ) -> UpgradeReport {
     var result = report
-    result.notes.append("what was found: moult history \(plan.id), and --bundle FILE for all of it")
     do throws(Failure) {
       guard let record = try state.record(plan.key) else {
         throw Failure(step: "roll back", subject: plan.vm, reason: "its record is gone")

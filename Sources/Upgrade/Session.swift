@@ -101,9 +101,7 @@ public final class Session {
     }
     let path = root == nil ? try Paths.real(binary, hint: hint) : binary
     let status: FileStatus
-    do throws(Failure) {
-      if let root { status = try Paths.status(path, inTree: root) } else { status = try Files.status(path) }
-    } catch {
+    do throws(Failure) { status = try self.status(path, in: root) } catch {
       throw Failure(step: "use the binary", subject: path, errno: error.errno, hint: hint)
     }
     if status.isDirectory || !status.isRegularFile || status.mode & 0o111 == 0 {
@@ -112,19 +110,25 @@ public final class Session {
     return path
   }
 
+  private static func status(_ binary: String, in root: String?) throws(Failure) -> FileStatus {
+    if let root { return try Paths.status(binary, inTree: root) }
+    return try Files.status(binary)
+  }
+
   public func plan(_ observed: Observed, _ request: UpgradeRequest, target: TargetFacts? = nil) throws(Failure) -> UpgradePlan {
     UpgradePlan.make(id: try Self.newIdentifier(), observation: observed.observation, request: request, target: target)
   }
 
   /// Unique on this host, and sorts by time: `20261121-101530-5f3a`.
-  private static func newIdentifier() throws(Failure) -> String {
+  static func newIdentifier() throws(Failure) -> String {
     var time = timespec()
     clock_gettime(CLOCK_REALTIME, &time)
     var parts = tm()
     gmtime_r(&time.tv_sec, &parts)
     func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
     let day = "\(parts.tm_year + 1900)\(two(parts.tm_mon + 1))\(two(parts.tm_mday))"
-    let suffix = String((UInt64(getpid()) << 12 ^ UInt64(time.tv_nsec)) & 0xffff, radix: 16)
+    // Always four digits: names of one length.
+    let suffix = String((UInt64(getpid()) << 12 ^ UInt64(time.tv_nsec)) & 0xffff | 0x10000, radix: 16).dropFirst()
     return "\(day)-\(two(parts.tm_hour))\(two(parts.tm_min))\(two(parts.tm_sec))-\(suffix)"
   }
 
@@ -152,10 +156,19 @@ public final class Session {
     }
     // Nothing was begun: nothing to remember.
     if report.steps.isEmpty, report.outcome == .refused { return report }
-    do throws(Failure) { try History(state).add(HistoryEntry(plan, report, takesBack: held != nil)) } catch {
+    do throws(Failure) {
+      try History(state).add(HistoryEntry(plan, report, takesBack: held != nil))
+      if ![.committed, .held].contains(report.outcome) { report.notes.append(History.hint(plan.id)) }
+    } catch {
       report.notes.append("could not write the history: \(error)")
     }
     return report
+  }
+
+  /// Whether neither QEMU of an upgrade that was carried out is there any more.
+  public func hasEnded(_ plan: UpgradePlan, _ report: UpgradeReport) throws(Failure) -> Bool {
+    for process in [plan.observation.process, report.new?.process].compactMap({ $0 }) where try ProcessHandle(process) != nil { return false }
+    return true
   }
 
   func host(_ observed: Observed, takingBack held: UpgradeRecord?) throws(Failure) -> LinuxHost {
@@ -179,6 +192,10 @@ public final class Session {
     // A binary that does not know the machine type has no formats for it either.
     if facts.catalog.machines[observed.observation.live.machineType] != nil {
       plan.judge(try formats.result(observed.monitor))
+    }
+    let (running, chosen) = (try Files.status("/proc/\(observed.observation.process.pid)/exe"), try Self.status(request.binary, in: request.root))
+    if running.isSameFile(as: chosen) {
+      plan.warnings.append("the VM runs this very file already: it gets a new process, and what was replaced of the libraries, but no other QEMU; --to names another")
     }
     if !request.takesBack, let held = try state.record(plan.key), held.isHeld, held.new?.process == observed.observation.process {
       plan.blockers.insert(

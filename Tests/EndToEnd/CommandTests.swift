@@ -20,6 +20,10 @@ extension EndToEnd {
         #expect(plan["to"]["version"].string?.hasPrefix("10.0.") ?? false)
         #expect(plan["blockers"].array.isEmpty)
 
+        #expect(!plan["warnings"].array.contains { $0.string?.contains("very file") ?? false })
+        let same = try Answer(run(moult: ["plan", "e2e-json", "--no-trial", "--format", "json"]))
+        #expect(same["warnings"].array.contains { $0.string?.contains("runs this very file already") ?? false }, "\(same)")
+
         let answer = try vm.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
         mustHave(
           answer.json,
@@ -36,6 +40,8 @@ extension EndToEnd {
         let held = try #require(status.json.array.first ?? (status.json.members.isEmpty ? nil : status.json))
         mustHave(held, ["vm", "id", "outcome", "from", "to", "memory", "pause_ms"])
         #expect(held["outcome"].string == "held" && held["id"].string == answer["id"].string)
+        let mine = try run(moult: ["list", "--format", "json"]).json().array.filter { $0["name"].string == "e2e-json" }
+        #expect(mine.count == 1 && mine[0]["upgrade"]["outcome"].string == "held" && mine[0]["upgrade"]["has_guest"].bool == true, "\(mine)")
         try vm.mustCommit()
         let list = try Answer(run(moult: ["list", "--format", "json"]))
         let listed = try #require(list.json.array.first { $0["name"].string == "e2e-json" })

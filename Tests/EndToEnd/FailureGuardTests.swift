@@ -64,6 +64,15 @@ extension FailureTests {
           try Kills.kill(guardian)
         }
         if command == "upgrade" {
+          // The two QEMUs are one VM, and the guest is in the old one.
+          let list = try run(moult: ["list", "--format", "json"])
+          let mine = try list.json().array.filter { $0["name"].string == patient.name }
+          #expect(mine.count == 2 && mine.allSatisfy { $0["upgrade"]["outcome"].string == "interrupted" }, "\(mine)")
+          #expect(mine.filter { $0["upgrade"]["has_guest"].bool == true }.map { $0["pid"].int } == [Int(patient.pid)], "\(mine)")
+          let status = try run(moult: ["status"])
+          let row = status.stdout.split(separator: "\n").first { $0.hasPrefix(patient.name + " ") }
+          #expect(row.map { $0.contains(" interrupted ") && $0.contains(" \(patient.pid) ") } == true, "\(status)")
+          for said in [list, status] { #expect(said.stderr.contains("moult recover \(patient.name)"), "\(said)") }
           let outcome = try run(moult: patient.upgrade())
           patient.check(outcome, exits: 0, saying: ["was interrupted"])
           try patient.expectMoved()

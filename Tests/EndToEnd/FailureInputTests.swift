@@ -33,6 +33,7 @@ extension FailureTests {
         Case(what: "no such name", arguments: ["upgrade", "fail-none"] + v10, words: ["fail-none", "no running QEMU", "moult list"]),
         Case(what: "no such pid", arguments: ["upgrade", "4194303"] + v10, words: ["4194303", "no such process", "moult list"]),
         Case(what: "not QEMU", arguments: ["upgrade", "\(getpid())"] + v10, words: ["not QEMU", "moult list"]),
+        Case(what: "a process that even root may not look at everywhere", arguments: ["plan", "1"], words: ["process 1 is", "not QEMU"]),
         Case(what: "no such pidfile", arguments: ["upgrade", scratch.path + "/none.pid"] + v10, words: ["none.pid", "No such file", "moult list"]),
         Case(what: "no pid in it", arguments: ["upgrade", scratch.path + "/garbage.pid"] + v10, words: ["garbage.pid", "no pid"]),
         Case(what: "a stale pidfile", arguments: ["upgrade", scratch.path + "/stale.pid"] + v10, words: ["no such process"]),

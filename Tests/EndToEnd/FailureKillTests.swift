@@ -43,7 +43,7 @@ extension FailureTests {
       let patient = try Self.patient("new", memory)
       for step in ["compare", "migrate", "pause", "switch", "exchange", "rewire", "verify", "resume"] {
         let outcome = try Self.upgrade(patient, at: step) { _ in try Self.kill(patient.twin) }
-        patient.check(outcome, exits: 1, saying: ["new QEMU"])
+        patient.check(outcome, exits: 1, saying: ["new QEMU", "ended", "/fd/2", "moult history 2", "--bundle"])
         #expect(outcome.stdout.contains("runs on"), "\(step): \(outcome.stdout)")
         do { try patient.expectUntouched() } catch {
           Issue.record("\(step): \(error); status \(try patient.vm.status() ?? ""), \(try patient.vm.qmp("query-migrate"))\n\(outcome.stderr)\n\(patient.vm.serial.lines.suffix(5))")
@@ -61,7 +61,7 @@ extension FailureTests {
     func `the new QEMU is killed once it ran the guest: that is said`(_ step: String) throws {
       let patient = try Self.patient("late", .shared)
       let outcome = try Self.upgrade(patient, at: step) { _ in try Self.kill(patient.twin ?? patient.vm.pid()) }
-      patient.check(outcome, exits: 5, saying: ["new QEMU", "ended", "start the VM anew"])
+      patient.check(outcome, exits: 5, saying: ["new QEMU", "ended", "start the VM anew", "moult history 2", "--bundle"])
       try patient.expectGone()
     }
 

@@ -62,9 +62,27 @@ extension EndToEnd {
         _ = try first.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
         #expect(try first.upgrade(to: .v11_1).code == 3, "it can still be taken back")
         first.end()
+        func mustBeKnownToHaveEnded() throws {
+          let status = try Answer(run(moult: ["status", "e2e-held-over", "--format", "json"]))
+          #expect(status.json[0]["outcome"].string == "ended" && status.stderr.contains("moult commit"), "\(status)")
+        }
+        try mustBeKnownToHaveEnded()
         let second = try LabVM(configuration)
         defer { second.end() }
+        try mustBeKnownToHaveEnded()
         _ = try second.mustUpgrade(to: .v10_0)
+
+        // One that powers off in its probation has ended as any VM does, and holds nothing either.
+        let old = try second.pid()
+        let child = try start(
+          moult: ["upgrade", "e2e-held-over"] + QEMUVersion.v7_2.destination + ["--probation", "20"])
+        try eventually("the old QEMU is gone") { Processes.hasEnded(old) }
+        try second.ticks(10)
+        try second.serial.send("poweroff")
+        let outcome = try child.wait()
+        #expect(outcome.code == 5 && outcome.stdout.contains("the VM has ended"), "\(outcome)")
+        #expect(outcome.stderr.contains("powered off") && outcome.stderr.contains("start the VM anew"), "\(outcome)")
+        #expect(try run(moult: ["status"]).stdout.contains("e2e-held-over") == false)
         second.end()
       }
     }

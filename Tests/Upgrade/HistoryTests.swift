@@ -89,12 +89,33 @@ import Testing
   }
 
   @Test(arguments: [0, 1, 511, 512, 513]) func aTarMemberIsWholeBlocks(size: Int) {
-    let member = Tar.member("u1/journal", [UInt8](repeating: 7, count: size))
+    let member = Tar.member("u1/journal", [UInt8](repeating: 7, count: size), written: 0o17_053_641_700)
     #expect(member.count == 512 + (size + 511) / 512 * 512)
     // The checksum is that of the header with blanks in its place.
     let sum = member[..<512].enumerated().reduce(0) { $0 + ((148..<156).contains($1.offset) ? 32 : Int($1.element)) }
     #expect(Int(String(decoding: member[148..<154], as: UTF8.self), radix: 8) == sum)
     #expect(String(decoding: member[257..<262], as: UTF8.self) == "ustar")
+    #expect(String(decoding: member[136..<147], as: UTF8.self) == "17053641700", "when it was written")
+  }
+
+  @Test func identifiersHaveOneLength() throws {
+    for _ in 0..<200 { #expect(try Session.newIdentifier().count == "20261121-101530-5f3a".count) }
+  }
+
+  @Test func aBundleNeverReplacesAFile() throws {
+    let scratch = Scratch()
+    let (history, plan) = (History(scratch.state), Fixture.plan())
+    try history.add(HistoryEntry(plan, Self.report(.failed), takesBack: false))
+    let path = scratch.state.persistent + "/bundle.tar"
+    try history.writeBundle(plan.id, state: scratch.state, to: path)
+    let bytes = try Files.read(path)
+    // The time in the only header: no file is from 1970.
+    #expect(try #require(Int(String(decoding: bytes[136..<147], as: UTF8.self), radix: 8)) > 1_700_000_000)
+    for (path, words) in [(path, "not there yet"), (path + "/none/bundle.tar", "directory")] {
+      let error = #expect(throws: Failure.self) { try history.writeBundle(plan.id, state: scratch.state, to: path) }
+      #expect(error?.hint?.contains(words) == true)
+    }
+    #expect(try Files.read(path) == bytes)
   }
 
   @Test(arguments: [("S", 9, false), ("R", 9, false), ("D", 5, false), ("D", 6, true), ("T", 6, true)] as [(Character, Int, Bool)])

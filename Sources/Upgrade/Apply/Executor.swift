@@ -82,8 +82,9 @@ public final class Executor {
       do {
         try take(step.name, why: step.why, plan)
       } catch {
-        progress(.failed(step.name, error))
-        if let ended = fail(at: step.name, error) { return ended }
+        let failure = explained(error)
+        progress(.failed(step.name, failure))
+        if let ended = fail(at: step.name, failure) { return ended }
       }
     }
     do { try mustStillRun() } catch { return down(at: .commit, error) }
@@ -107,6 +108,19 @@ public final class Executor {
     try journal(step, .done)
     outcome = "done"
     progress(.ended(step, milliseconds: host.now() - began - start))
+  }
+
+  /// A new QEMU that is killed says nothing: only its connection ends. It is init's child, so nobody here learns by which
+  /// signal. One that has run the guest is another matter: see `mustStillRun`.
+  private func explained(_ failure: Failure) -> Failure {
+    guard let new = record.new, !record.hasResumed, !host.isAlive(.new) else { return failure }
+    var failure = failure
+    if failure.errno == .connectionReset || failure.errno == .brokenPipe {
+      failure.reason = "the new QEMU (pid \(new.process.pid)) has ended"
+    }
+    let end = "what it said is in the VM's log: readlink /proc/\(record.old.pid)/fd/2 names it. If it said nothing it was killed: dmesg tells whether for want of memory"
+    failure.hint = failure.hint.map { "\($0); \(end)" } ?? end
+    return failure
   }
 
   /// A journal that cannot be written ends the upgrade as long as it can be taken back, and not after that.

@@ -42,6 +42,12 @@ extension LinuxHost {
           event = try monitor.awaitEvent(step: "watch", seconds: min(left, Self.healthInterval)) { Self.unhealthyEvents.contains($0.name) }
         } catch where error.errno == .timedOut { continue }
         seen.append((.new, event))
+        // QEMU ends a moment after the guest, unless it was told to stay.
+        if event.name == "SHUTDOWN", newProcess?.exits(withinMilliseconds: 2000) ?? true {
+          throw Failure(
+            step: "watch the guest in", subject: "the new QEMU", reason: "the guest has powered off \(event.data.text()), and QEMU has ended",
+            hint: "start the VM anew, when it is to run again: nothing is held, there is nothing to go back to")
+        }
         throw unhealthy("\(event.name)\(event.data == .null ? "" : " \(event.data.text())")")
       }
     } catch {
@@ -97,6 +103,9 @@ extension LinuxHost {
     let events = seen.filter { $0.side == .new }.map(\.event) + (newMonitor?.events ?? [])
     keep("events") { () throws(Failure) in events.map { "\($0.microseconds) \($0.name) \($0.data.text())" }.joined(separator: "\n") }
     keep("journal") { () throws(Failure) in try Files.readText(state.journalPath(record.key)) }
+    if let why = whyNoMessages.map({ "\($0)" }) ?? (messages == nil ? "its standard error is no file that could be read back" : nil) {
+      missing.append("messages: they cannot be had: \(why)")
+    }
     keep("messages") { () throws(Failure) in newMessages(lines: 200) }
     keep("registers") { () throws(Failure) in
       try monitor(.new).execute(

@@ -110,7 +110,7 @@ public final class LinuxHost: Host {
   private func interrupted() throws(Failure) {
     guard let signal = try nextSignal(), isInterruptible else { return }
     let name = [SIGINT: "Ctrl-C (SIGINT)", SIGTERM: "SIGTERM", SIGHUP: "SIGHUP", SIGQUIT: "SIGQUIT"][signal] ?? "signal \(signal)"
-    throw Failure(step: "interrupted by", subject: name, errno: .interrupted)
+    throw Failure(step: "interrupted by", subject: name, errno: .interrupted, reason: "moult goes no further")
   }
 
   public func ignoreInterrupts() { isInterruptible = false }

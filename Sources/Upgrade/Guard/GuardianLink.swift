@@ -41,7 +41,7 @@ final class GuardianLink {
     let child: Child
     do throws(Failure) { child = try Sandbox.launch(SandboxPlan(), plan) } catch {
       throw Failure(
-        step: "start the guardian", subject: key, errno: error.errno, reason: "\(error.step) \(error.subject)\(error.reason.map { ": \($0)" } ?? "")",
+        step: "start the guardian", subject: key, errno: error.errno, reason: "\(error)",
         hint: error.hint ?? "an upgrade is not begun without one")
     }
     process = try ProcessHandle(pid: child.pid)

@@ -50,6 +50,9 @@ public struct History: Sendable {
     path = state.persistent + "/history"
   }
 
+  /// Where to look afterwards, for whom an upgrade went wrong.
+  static func hint(_ id: String) -> String { "what is known of it: moult history \(id); moult history \(id) --bundle FILE packs all of it" }
+
   func directory(_ id: String) -> String { path + "/" + id }
 
   /// Every upgrade remembered, oldest first: ids sort by time. One that cannot be read is left out.

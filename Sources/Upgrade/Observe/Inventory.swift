@@ -31,27 +31,28 @@ public struct InventoryEntry: Sendable {
   public var memory: MemoryStrategy
   /// The cgroup's unit, if a service manager runs it.
   public var manager: String?
+  /// The upgrade that it is part of, if that is under way, held or interrupted.
+  public var upgrade: InventoryUpgrade?
+}
+
+/// A QEMU's part in an upgrade: while there are two, they are one VM.
+public struct InventoryUpgrade: Sendable {
+  public var record: UpgradeRecord
+  public var standing: UpgradeStanding
+  public var hasGuest: Bool
 }
 
 extension Session {
   /// What has no guest is left out: a QEMU that only says what it knows, as when another moult asks it.
   public func inventory() throws(Failure) -> [InventoryEntry] {
-    var census = Census(reactor: reactor, upgrading: try upgradesUnderWay())
+    var upgrades: [(record: UpgradeRecord, standing: UpgradeStanding)] = []
+    for record in try state.records() { upgrades.append((record, try state.standing(of: record))) }
+    var census = Census(reactor: reactor, upgrades: upgrades)
     for pid in try Locator.all() {
       // A process that ends while it is read is no VM any more.
       do { try census.read(pid) } catch where error.errno == .noSuchFileOrDirectory || error.errno == .noSuchProcess {}
     }
     return try census.entries()
-  }
-
-  /// VMs that a moult works on, or did when it was killed: their monitors are left alone.
-  private func upgradesUnderWay() throws(Failure) -> Set<Int32> {
-    var pids: Set<Int32> = []
-    for record in try state.records() {
-      if record.state == .probation, try state.holder(of: record.key) == nil { continue }
-      pids.formUnion([record.old.pid, record.new?.process.pid, record.spawned?.pid].compactMap { $0 })
-    }
-    return pids
   }
 }
 
@@ -73,13 +74,18 @@ private struct Census {
   private var check = ReplacementCheck()
   private var versions = VersionCache()
   private var survey: MonitorSurvey
-  private let upgrading: Set<Int32>
+  private let upgrades: [(record: UpgradeRecord, standing: UpgradeStanding)]
   /// Unix sockets by network namespace.
   private var sockets: [String: [UnixSocketEntry]] = [:]
 
-  init(reactor: Reactor, upgrading: Set<Int32>) {
+  init(reactor: Reactor, upgrades: [(record: UpgradeRecord, standing: UpgradeStanding)]) {
     survey = MonitorSurvey(reactor: reactor)
-    self.upgrading = upgrading
+    self.upgrades = upgrades
+  }
+
+  private func upgrade(of process: ProcessIdentity) -> InventoryUpgrade? {
+    let found = upgrades.first { [$0.record.old, $0.record.new?.process, $0.record.spawned].contains(process) }
+    return found.map { InventoryUpgrade(record: $0.record, standing: $0.standing, hasGuest: $0.record.guestProcess == process) }
   }
 
   mutating func read(_ pid: Int32) throws(Failure) {
@@ -100,8 +106,9 @@ private struct Census {
         memory: try Observer.memory(description, pid: pid, absolute: absolute, descriptors: descriptors),
         usesKVM: descriptors.contains { $0.target == "/dev/kvm" },
         manager: CgroupMembership.unit(in: try CgroupMembership.of(process: pid))))
-    // A stopped process would not answer, and an upgrade must meet no other client.
-    guard !upgrading.contains(pid), !["T", "t", "Z"].contains(status.state) else { return }
+    // A stopped process would not answer, and an upgrade under way, or its recovery, must meet no other client.
+    let standing = upgrade(of: ProcessIdentity(pid: pid, startTime: status.startTime))?.standing ?? .held
+    guard standing == .held, !["T", "t", "Z"].contains(status.state) else { return }
     try survey.ask(
       pid, at: description.qmpSockets.map(absolute), own: Set(descriptors.compactMap(\.socketInode)), sockets: try sockets(of: pid))
   }
@@ -144,7 +151,8 @@ private struct Census {
           name: subject.description.name, pid: subject.pid, binary: subject.binary, root: subject.root, version: version,
           versionSource: greeting != nil ? .qmp : version != nil ? .binary : nil, installed: installed,
           whyStale: ReplacedFile.sentence(subject.replaced, binary: subject.binary), pending: pending,
-          machine: subject.description.machine, memory: decision.strategy, manager: subject.manager))
+          machine: subject.description.machine, memory: decision.strategy, manager: subject.manager,
+          upgrade: upgrade(of: ProcessIdentity(pid: subject.pid, startTime: subject.startTime))))
     }
     return entries
   }

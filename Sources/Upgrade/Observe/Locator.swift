@@ -57,6 +57,10 @@ public enum Locator {
   private static func process(_ pid: pid_t, _ selector: String) throws(Failure) -> pid_t {
     let executable: (path: String, deleted: Bool)
     do { executable = try ProcFS.executable(of: pid) } catch {
+      // What is called otherwise need not be looked at.
+      if error.meansForbidden, let name = try unlessGone({ () throws(Failure) in try ProcFS.threadName(pid, of: pid) }), !isQEMU(name) {
+        throw Failure(step: "find the VM", subject: selector, reason: "process \(pid) is \(name), not QEMU", hint: "moult list shows the VMs")
+      }
       throw Failure(
         step: "find the VM", subject: selector, errno: error.errno,
         reason: error.errno == .noSuchFileOrDirectory ? "there is no such process" : nil, hint: "moult list shows the VMs")

@@ -29,6 +29,7 @@ struct List: ParsableCommand {
       isCurrent = pending.isEmpty
       if stale { found = pending }
       if output.isJSON { try Output.json(found.map(Document.init)) } else { Output.data(Self.text(found)) }
+      for advice in Set(found.compactMap { $0.upgrade.flatMap { $0.record.advice($0.standing) } }).sorted() { Output.note("moult: note: \(advice)") }
       return .done
     }
     if exitCode, !isCurrent { throw Self.somethingPending }
@@ -37,7 +38,7 @@ struct List: ParsableCommand {
   private static func text(_ found: [InventoryEntry]) -> String {
     let rows = found.map { vm in
       [
-        vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", vm.whyStale.map { "stale: \(brief($0))" } ?? "current",
+        vm.name ?? "-", String(vm.pid), vm.version?.description ?? "?", state(vm),
         vm.machine ?? "-", vm.memory.rawValue, vm.manager ?? "-", vm.binary + (vm.root.map { " in \($0)" } ?? ""),
       ]
     }
@@ -60,6 +61,13 @@ struct List: ParsableCommand {
     return text
   }
 
+  /// Of two QEMUs that are one VM only one can be called current or stale.
+  private static func state(_ vm: InventoryEntry) -> String {
+    let state = vm.whyStale.map { "stale: \(brief($0))" } ?? "current"
+    guard let upgrade = vm.upgrade else { return state }
+    return upgrade.hasGuest ? "\(state), \(upgrade.standing.rawValue)" : "without the guest: upgrade \(upgrade.standing.rawValue)"
+  }
+
   /// With the binary all else is replaced, too: JSON has it.
   private static func brief(_ why: String) -> String {
     why.hasPrefix("the binary") ? String(why.prefix { $0 != "," }) : why
@@ -79,6 +87,7 @@ struct List: ParsableCommand {
     var machine: String?
     var memory: String
     var manager: String?
+    var upgrade: Part?
 
     init(_ vm: InventoryEntry) {
       name = vm.name
@@ -94,7 +103,14 @@ struct List: ParsableCommand {
       machine = vm.machine
       memory = vm.memory.rawValue
       manager = vm.manager
+      upgrade = vm.upgrade.map { Part(id: $0.record.id, outcome: $0.standing.rawValue, has_guest: $0.hasGuest) }
     }
+  }
+
+  private struct Part: Encodable {
+    var id: String
+    var outcome: String
+    var has_guest: Bool
   }
 
   private struct Update: Encodable {

@@ -23,30 +23,23 @@ struct Status: ParsableCommand {
           records.removeAll { $0.new?.process.pid != pid && $0.old.pid != pid }
         }
       }
-      var rows: [(UpgradeRecord, String)] = []
-      for record in records {
-        let state: String
-        if try session.state.holder(of: record.key) != nil {
-          state = "under-way"
-        } else {
-          state = record.isHeld ? "held" : "interrupted"
-        }
-        rows.append((record, state))
-      }
+      var rows: [(UpgradeRecord, UpgradeStanding)] = []
+      for record in records { rows.append((record, try session.state.standing(of: record))) }
       for failure in try session.state.damaged() { Output.failure(failure) }
       if output.isJSON {
-        try Output.json(rows.map { HeldDocument($0.0, outcome: $0.1) })
+        try Output.json(rows.map { HeldDocument($0.0, outcome: $0.1.rawValue) })
       } else if rows.isEmpty {
         Output.data(vm.map { "\($0): no upgrade is under way or held" } ?? "no upgrade is under way or held")
       } else {
-        let table = rows.map { record, state in
+        let table = rows.map { record, standing in
           [
-            record.vm, record.id, state, "\(record.oldVersion) → \(record.new?.version.description ?? "?")",
-            record.new.map { String($0.process.pid) } ?? "-", record.pauseMilliseconds.map(Output.duration) ?? "-",
+            record.vm, record.id, standing.rawValue, "\(record.oldVersion) → \(record.new?.version.description ?? "?")",
+            standing == .ended ? "-" : String(record.guestProcess.pid), record.pauseMilliseconds.map(Output.duration) ?? "-",
           ]
         }
         Output.data(Output.table([["VM", "UPGRADE", "STATE", "QEMU", "PID", "PAUSE"]] + table))
       }
+      for advice in rows.compactMap({ $0.advice($1) }) { Output.note("moult: note: \(advice)") }
       return .done
     }
   }

@@ -44,7 +44,7 @@ func carryOut(
   }
   display.finish()
   if isRollback, report.outcome == .committed { report.outcome = .rolledBack }
-  if output.isJSON { try Output.json(UpgradeDocument(plan, report)) } else { Output.data(sentence(plan, report)) }
+  if output.isJSON { try Output.json(UpgradeDocument(plan, report)) } else { Output.data(sentence(plan, report, hasEnded: try session.hasEnded(plan, report))) }
   if report.outcome == .refused {
     printBlockers(plan.vm, report.blockers)
   } else if let failure = report.failure {
@@ -65,7 +65,7 @@ func printBlockers(_ vm: String, _ blockers: [Blocker]) {
   for line in blockerLines(blockers, on: 2) { Output.note(line) }
 }
 
-private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport) -> String {
+private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport, hasEnded: Bool) -> String {
   let pause = report.pauseMilliseconds.map { "guest paused \(Output.duration($0)), " } ?? ""
   let total = "\(pause)\(Output.duration(report.totalMilliseconds)) in all, memory \(plan.memory.strategy.rawValue)"
   let to = report.new.map { "QEMU \($0.version) (pid \($0.process.pid))" } ?? plan.request.binary
@@ -75,6 +75,7 @@ private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport) -> String {
   case .rolledBack: return "\(plan.vm) is back in \(to): \(total)"
   case .refused: return "\(plan.vm): refused, nothing was changed"
   case .failed: return "\(plan.vm): failed, the old QEMU \(plan.observation.version) runs on (pid \(plan.observation.process.pid))"
+  case .needsPerson where hasEnded: return "\(plan.vm): the VM has ended: no QEMU runs the guest"
   case .needsPerson: return "\(plan.vm): failed, and somebody has to look"
   }
 }
