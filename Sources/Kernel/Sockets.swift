@@ -49,7 +49,7 @@ public enum UnixSocket {
   private static func connect(
     _ socket: CInt, _ path: String, _ subject: String, _ timeoutMilliseconds: Int
   ) throws(Failure) {
-    try setSendTimeout(socket, timeoutMilliseconds, subject)
+    try SocketTimeout.set(.sending, of: socket, milliseconds: timeoutMilliseconds)
     do throws(Failure) {
       _ = try withAddress(path) { address, length in
         valueOrErrnoResult("connect to", subject) { Glibc.connect(socket, address, length) }
@@ -59,14 +59,7 @@ public enum UnixSocket {
       failure.errno = .timedOut
       throw failure
     }
-    try setSendTimeout(socket, 0, subject)
-  }
-
-  private static func setSendTimeout(_ socket: CInt, _ milliseconds: Int, _ subject: String) throws(Failure) {
-    var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
-    try valueOrErrno("set timeout of", subject) {
-      setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
-    }
+    try SocketTimeout.set(.sending, of: socket, milliseconds: 0)
   }
 
   /// Listens at a path that does not exist yet; at most ``maximumPathLength`` bytes.

@@ -48,6 +48,11 @@ public struct Binding: Sendable, Hashable {
   /// What it is for: `qmp`, `hmp`, `serial`, `device virtserialport`, `vnc`, … Empty if nothing uses it.
   public var purpose: String
 
+  /// Of a remote disk whose address has none: the port that QEMU takes.
+  public var defaultPort: UInt16? {
+    kind == .blockRemote ? BlockDriver.split(address).scheme.flatMap { BlockDriver.defaultPorts[$0] } : nil
+  }
+
   /// The purpose of a file for `-readconfig`: a new QEMU does not open it.
   public static let configuration = "configuration"
 

@@ -6,8 +6,8 @@ enum BlockDriver {
     /// Nil if the right to write tells.
     var role: Binding.Role?
     var address: String
-    /// Why it cannot be handed over.
-    var refusal: Refusal
+    /// Why it cannot be handed over; nil if it can.
+    var refusal: Refusal?
   }
 
   /// Formats, filters and protocols that stay on local files.
@@ -22,6 +22,18 @@ enum BlockDriver {
     "nbd", "rbd", "iscsi", "http", "https", "ftp", "ftps", "ssh", "gluster", "nfs", "sheepdog", "vxhs",
     "pbs", "tftp", "iser",
   ]
+
+  /// Remote disks that both QEMUs may have open: see ``RemoteNode``.
+  private static let shared: Set<String> = ["nbd"]
+
+  static let negotiated = Refusal(
+    reason: "its server is spoken to by TLS, so that moult cannot ask it whether it serves two QEMUs",
+    wayOut: "without TLS, or give the VM the disk as a local block device")
+
+  static func isRemote(_ driver: String) -> Bool { remote.contains(driver) }
+
+  /// The port of a server that is written without one.
+  static let defaultPorts: [String: UInt16] = ["nbd": 10809]
 
   /// The protocol before the first colon, if there is one before any slash, and what follows it.
   static func split(_ filename: String) -> (scheme: String?, path: String) {
@@ -42,7 +54,7 @@ enum BlockDriver {
     if remote.contains(base) {
       return Target(
         kind: .blockRemote, role: .connect, address: filename ?? own["filename"] ?? url(base, own),
-        refusal: Refusal(
+        refusal: own["tls-creds"] != nil ? negotiated : shared.contains(base) ? nil : Refusal(
           reason: "both QEMUs would have the remote disk (\(base)) open at once, which has not been tried yet",
           wayOut: "give the VM the disk as a local block device"))
     }

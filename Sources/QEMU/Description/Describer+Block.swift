@@ -113,6 +113,7 @@ extension Describer {
       block(option, "the log of writes would be truncated", "start the VM without blklogwrites")
     case "replication":
       block(option, "replication (COLO) has two QEMUs of its own", "stop the replication")
+    case "" where own["tls-creds"] != nil: block(option, BlockDriver.negotiated.reason, BlockDriver.negotiated.wayOut)
     case _ where !driver.isEmpty && node.target == nil && !BlockDriver.known.contains(driver):
       unknown(option, "no QEMU is known to have the block driver \(driver)")
     default: break
@@ -219,8 +220,13 @@ extension Describer {
       let writable = !isReadOnly(index, 0) && !isBacking(index, 0)
       let role: Binding.Role = writable ? .own : .share
       if let target = node.target {
-        refuse(
-          target.kind, target.role ?? role, target.address, option.text, target.refusal.reason, target.refusal.wayOut)
+        if let refusal = target.refusal {
+          refuse(target.kind, target.role ?? role, target.address, option.text, refusal.reason, refusal.wayOut)
+        } else {
+          bind(
+            target.kind, target.role ?? role, target.address, option.text, .reopen,
+            writable ? "both QEMUs are connected to its server; the right to write moves with the guest" : "both QEMUs only read it")
+        }
         continue
       }
       guard let path = node.filename, !path.isEmpty else { continue }

@@ -78,6 +78,8 @@ extension Rebuilding {
     let (scheme, plain) = said.map(BlockDriver.split) ?? (nil, "")
     // What is no file of the host is refused as such; the comparison of the twins proves that it is the same.
     if let scheme, scheme != "file", scheme != "host_device" { return nil }
+    if said == nil, graph.isRemote(root), case .node(let inner)? = drive.blockOption.children["file"],
+      inner.keys["driver"].map(BlockDriver.isRemote) ?? false { return nil }
     if said == nil || absolute(plain) != absolute(path) || format.map({ $0 != root.driver }) ?? false {
       guard mayBeDrive(root, subject) else { return nil }
       for key in ["driver", "node-name", "backing"] { drive.removeTree(key) }

@@ -53,7 +53,7 @@ struct BindingMatch {
         && (isFile(descriptor, binding) || (descriptor.address.hasPrefix("@") && descriptor.address == binding.address))
     case .tcpSocket, .udpSocket:
       guard ![.file, .disk, .directory, .pidfile, .unixSocket].contains(binding.kind) else { return false }
-      let ports = Self.ports(binding.address)
+      let ports = Self.ports(binding.address).union([binding.defaultPort].compactMap(\.self))
       if let remote = descriptor.remotePort { return binding.role == .connect && descriptor.listener == nil && ports.contains(remote) }
       return descriptor.localPort.map(ports.contains) ?? false
     case .tap: return binding.kind == .tap && binding.address == descriptor.address

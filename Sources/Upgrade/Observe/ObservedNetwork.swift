@@ -46,18 +46,21 @@ public struct ObservedNetwork: Sendable, Equatable {
   public var passing: Set<UInt64> = []
   public var taps: [Queues] = []
   public var outgoing: [Outgoing] = []
+  /// Disks that other programs or machines serve.
+  public var disks: [RemoteDisk] = []
   /// Words for which nothing was found, each with why.
   public var unresolved: [(words: String, why: String)] = []
 
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.unresolved.elementsEqual(b.unresolved, by: ==)
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
-    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode }).union(passing)
+    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode } + disks.compactMap(\.socket))
+      .union(passing)
   }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
@@ -68,9 +71,10 @@ extension ObservedNetwork {
   ///   - commandLine: the VM's.
   ///   - started: the words that the process itself was started with: after an upgrade they have other descriptors.
   ///   - interfaces: of the descriptors that are queues of taps.
+  ///   - remote: the block nodes that other programs or machines serve.
   ///   - locate: where a path of the command line leads to, and the socket there.
   init(
-    _ commandLine: CommandLine, started: CommandLine, descriptors: [OpenDescriptor], internet: [InternetSocketEntry],
+    _ commandLine: CommandLine, started: CommandLine, remote: [RemoteNode] = [], descriptors: [OpenDescriptor], internet: [InternetSocketEntry],
     unix: [UnixSocketEntry], interfaces: [CInt: (name: String, flags: Tap.Flags)],
     locate: (String) throws(Failure) -> (path: String, status: FileStatus)? = { _ in nil }
   ) throws(Failure) {
@@ -88,6 +92,7 @@ extension ObservedNetwork {
     forgetShared(commandLine)
     findTaps(commandLine, started, interfaces)
     try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
+    try findDisks(remote, numbers, internet: internet, unix: unix, locate)
     if !commandLine.userNetworks.isEmpty || commandLine.hasDefaultNetwork {
       // Whatever else is a socket of the network: libslirp makes them as the guest asks.
       let known = Set(unix.map(\.inode) + internet.filter(\.isListening).map(\.inode))
@@ -195,8 +200,8 @@ extension ObservedNetwork.Listener {
 
 extension Observer {
   static func network(
-    _ commandLine: CommandLine, started: CommandLine, pid: pid_t, descriptors: [OpenDescriptor], sockets: [UnixSocketEntry],
-    absolute: (String) -> String
+    _ commandLine: CommandLine, started: CommandLine, remote: [RemoteNode], pid: pid_t, descriptors: [OpenDescriptor],
+    sockets: [UnixSocketEntry], absolute: (String) -> String
   ) throws(Failure) -> ObservedNetwork {
     var interfaces: [CInt: (name: String, flags: Tap.Flags)] = [:]
     let tun = descriptors.filter { Tap.isQueue($0.status) }
@@ -207,12 +212,14 @@ extension Observer {
         interfaces[descriptor.number] = Tap.interface(of: copy.raw)
       }
     }
-    return try ObservedNetwork(
-      commandLine, started: started, descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
+    var network = try ObservedNetwork(
+      commandLine, started: started, remote: remote, descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
       unix: sockets, interfaces: interfaces
     ) { written throws(Failure) in
       guard let status = try Files.statusIfPresent(absolute(written)), status.isSocket else { return nil }
       return (try Paths.real(absolute(written)), status)
     }
+    try network.askServers(networkOf: pid)
+    return network
   }
 }

@@ -84,7 +84,7 @@ extension UpgradePlan {
     let used = Set(live.nodes.compactMap { observation.imagePath($0.file) })
     for drive in isTold ? live.drives : [] {
       // A descriptor by number is refused where an option says so.
-      guard let file = drive.file, let path = observation.imagePath(file), !path.hasPrefix("/dev/fdset/") else { continue }
+      guard let file = drive.file, let path = observation.imagePath(file), !path.hasPrefix("/dev/fdset/"), !live.isRemote(drive) else { continue }
       let label = drive.device.isEmpty ? drive.qdev : drive.device
       if !named.contains(path) {
         drift("drive \(label)", "it uses \(path), which the command line does not name: a snapshot, changed medium or hot-plugged disk", restart)

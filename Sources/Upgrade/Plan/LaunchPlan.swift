@@ -113,11 +113,19 @@ enum LaunchPlan {
     return .tree(root, namespaces: namespaces, devices: devices, files: operations + covers)
   }
 
-  /// In a tree, directories of other programs' sockets to which QEMU connects again by itself, as they are written and
-  /// as they are: a socket alone could not be replaced when the other program is started anew.
+  /// In a tree, directories of other programs' sockets to which QEMU connects again by itself, or for a disk, as they
+  /// are written and as they are: a socket alone could not be replaced when the other program is started anew.
   private static func reached(_ plan: UpgradePlan) -> [(path: String, directory: String)] {
-    plan.observation.network.outgoing.compactMap { outgoing in
+    let network = plan.observation.network
+    let peers = network.outgoing.compactMap { outgoing -> (String, String)? in
       guard outgoing.peer.reconnects, case .path(let written) = outgoing.peer.peer, let path = outgoing.path else { return nil }
+      return (written, path)
+    }
+    let disks = network.disks.compactMap { disk -> (String, String)? in
+      guard case .path(let written)? = disk.node.server, let path = disk.path else { return nil }
+      return (written, path)
+    }
+    return (peers + disks).compactMap { written, path in
       let directory = Paths.parent(path)
       if plan.stages.contains(where: { Paths.contains($0.directory, directory) }) { return nil }
       return (plan.observation.absolute(written), directory)

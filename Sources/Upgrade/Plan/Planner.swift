@@ -34,6 +34,7 @@ extension UpgradePlan {
     // A RAM file that both would map must not be opened by a copy: it gets a new file under its name.
     let names = observation.names.filter { $0.kind != .memory || memory.strategy == .copy }
     let needed = observation.files.flatMap { [$0.path, $0.realPath] } + observation.network.outgoing.compactMap(\.path)
+      + observation.network.disks.compactMap(\.path)
     let stages = Stage.plan(names: names, directories: observation.directories, needed: needed, id: id)
     var plan = UpgradePlan(
       id: id, vm: description.name ?? "pid \(observation.process.pid)",
@@ -41,7 +42,7 @@ extension UpgradePlan {
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
-    plan.blockers += plan.networkBlockers
+    plan.blockers += plan.networkBlockers + plan.remoteDiskBlockers
     plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring

@@ -1,0 +1,40 @@
+import QEMU
+
+extension UpgradePlan {
+  /// Why both QEMUs cannot have a remote disk open.
+  ///
+  /// There are never two writers: the old QEMU gives its disks up (its guest stopped, its writes answered and flushed)
+  /// before it sends the end of its state, and the new one takes them up when it has read that. What remains to be known
+  /// is that the server serves a second client, and that this one sees what the first has written.
+  var remoteDiskBlockers: [Blocker] {
+    let refused = Set(observation.description.blockers.map(\.option))
+    let words = observation.description.bindings.filter { $0.kind == .blockRemote }.map(\.option)
+    // Refused for its kind already.
+    if words.contains(where: refused.contains) { return [] }
+    return observation.network.disks.compactMap { disk in
+      let option = "disk \(disk.node.file)"
+      guard disk.node.server != nil else {
+        return Blocker(
+          option: option, reason: "the address of its server cannot be told", wayOut: "start the VM with a path, or an address and port, for the server")
+      }
+      guard disk.socket != nil else {
+        return Blocker(
+          option: option, reason: "the running QEMU has no connection to the server that would answer there now",
+          wayOut: "wait until it is connected again; if the server was restarted, restart the VM")
+      }
+      switch disk.answer {
+      case .silence, .none:
+        return Blocker(
+          option: option, reason: "its server lets a second client wait, as the new QEMU would",
+          wayOut: "let it serve several: qemu-nbd --shared=N, with two for each disk of the VM")
+      case .refusal(let why):
+        return Blocker(option: option, reason: "its server would not serve the new QEMU: \(why)", wayOut: "give the VM the disk as a local block device")
+      case .export(let export):
+        if disk.node.isReadOnly || export.servesSeveral { return nil }
+        return Blocker(
+          option: option, reason: "its server does not promise that one client sees what another has written (NBD_FLAG_CAN_MULTI_CONN)",
+          wayOut: "a server that does: qemu-nbd 7.1 or later with --shared=N, nbdkit, nbd-server without copyonwrite")
+      }
+    }
+  }
+}
