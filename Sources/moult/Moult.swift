@@ -17,7 +17,7 @@ struct Moult: ParsableCommand {
       64 wrong usage. `run` has its own: see its help.
       """,
     version: History.version,
-    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, HistoryCommand.self, Run.self, Guard.self])
+    subcommands: [Plan.self, Upgrade.self, Commit.self, Rollback.self, Status.self, List.self, Inspect.self, Recover.self, HistoryCommand.self, Run.self, Guard.self, StandIn.self])
 
   static func main() {
     // A standard stream that is closed would become the number of the next file opened, such as a QMP

@@ -339,7 +339,7 @@ import Testing
     libvirt/tpm-emulator-tpm2-enc.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-TPM-VM/master-key.aes reopen
       fd listen 1729 refuse
-      tpm connect /dev/test refuse
+      tpm connect /dev/test duplicate
     libvirt-legacy/chardev-reconnect.args
       unix-socket listen /tmp/lib/domain--1-QEMUGuest1/monitor.sock swap
       unix-socket connect /tmp/channel/asdf refuse

@@ -193,6 +193,10 @@ import Testing
     // Not outgoing: it listens, it has a descriptor, it is moult's own.
     ("-chardev socket,id=a,path=/p,server=on -serial unix:/q,server -chardev socket,id=b,fd=4 -chardev socket,id=moult-control,fd=3", [], nil),
     ("-gdb tcp::1 -chardev socket,id=a,port=x", [], nil),
+    (
+      "-chardev socket,id=a,path=/p -tpmdev emulator,id=t,chardev=a", ["/p a 0"],
+      "-chardev socket,id=a,path=s0,abstract=on -tpmdev emulator,id=t,chardev=a"
+    ),
   ]
 
   @Test(arguments: outgoing) func outgoingConnectionsAreFoundAndReplaced(words: String, found: [String], substituted: String?) {

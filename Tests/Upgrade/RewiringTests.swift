@@ -205,6 +205,52 @@ import Testing
     #expect(network.unresolved.count == unresolved)
   }
 
+  // MARK: Back ends
+
+  /// The sockets of QEMU are 1 to 3, with the descriptors 21 to 23; the emulator's 11 to 13; 1 is the connection.
+  static let emulators: [(sockets: [UnixSocketEntry], version: TPMStandIn.Version?, channels: [CInt])] = [
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12), unix(12, to: 2)], .v2_0, [22]),
+    // One of the VM's that goes elsewhere, and one that has a name.
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12), unix(3, to: 99), unix(12, to: 2)], .v1_2, [22]),
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12), unix(3, "/run/x", to: 13)], .v2_0, [22]),
+    // None, two, and a TPM of which the version is not known.
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 99)], .v2_0, []),
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12), unix(3, to: 13)], .v2_0, []),
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12)], nil, []),
+    // The emulator has ended.
+    ([unix(2, to: 12)], .v2_0, []),
+  ]
+
+  @Test(arguments: emulators) func theConnectionsOfATPMAreFound(sockets: [UnixSocketEntry], version: TPMStandIn.Version?, channels: [CInt]) throws {
+    var process = Process()
+    for inode in UInt64(1)...3 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let words = "-chardev socket,id=c,path=/run/tpm -tpmdev emulator,id=t,chardev=c -device tpm-tis,tpmdev=t"
+    var network = try process.network(words, unix: sockets)
+    try network.findBackEnds(
+      CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
+      holder: { $0 == 11 ? [11, 12, 13] : [] }, version: { $0 == "tpm-tis" ? version : nil })
+    #expect(network.outgoing.map { $0.channels.map(\.descriptor) } == [channels])
+    #expect(network.unresolved.isEmpty == !channels.isEmpty)
+    #expect(network.outgoing[0].backEnd == (channels.isEmpty ? nil : version.map { .tpm($0) }))
+  }
+
+  /// Both go to the new QEMU, and neither is taken from the old one before: that asks the emulator for its state.
+  @Test func theConnectionsOfATPMGoAlongUndiverted() throws {
+    let words = ["-chardev", "socket,id=c,path=/run/tpm", "-tpmdev", "emulator,id=t,chardev=c", "-device", "tpm-crb,tpmdev=t"]
+    var observation = Fixture.observation(Fixture.arguments + words)
+    observation.live.chardevs.append("c")
+    observation.live.anonymousDevices.append("tpm-crb")
+    let peer = try #require(observation.commandLine.outgoingConnections.first)
+    var tpm = ObservedNetwork.Outgoing(peer: peer, socket: .init(descriptor: 40, inode: 40), path: "/run/tpm")
+    (tpm.backEnd, tpm.channels) = (.tpm(.v2_0), [.init(descriptor: 41, inode: 41)])
+    observation.network.outgoing = [tpm]
+    let plan = Fixture.plan(observation)
+    #expect(plan.blockers == [])
+    #expect(plan.rewiring.peers.map { [$0.source, CInt($0.channel)] } == [[40, 0], [41, 1]])
+    #expect(!plan.rewiring.hasConnections && plan.observation.network.inodes.isSuperset(of: [40, 41]))
+    #expect(plan.steps.first { $0.name == .rewire }?.why == "2 live connections: the new QEMU gets the very ones")
+  }
+
   /// A VM with a connection that is carried over, one that begins anew, and one that is not made again.
   static func connected(root: String? = nil) -> UpgradePlan {
     let words = [

@@ -133,9 +133,16 @@ extension Describer {
     if let kind = chardev.consumedKind {
       let address = parameters["fd"].map { "fd=" + $0 } ?? path ?? chardev.networkAddress
       if kind == .tpm {
-        refuse(
-          kind, address, "the state of the TPM is in the emulator behind this socket, which serves one QEMU",
-          "start the VM without a TPM, or move it by a cold restart")
+        // Its commands go over a descriptor that it is sent: unix(7) only.
+        if path != nil, role == .connect, parameters.isPlainSocket, parameters.reconnectMilliseconds == 0 {
+          bind(
+            kind, role, address, chardev.option, .duplicate, "the new QEMU gets the running one's connections: the emulator, which has the TPM's state, does not notice",
+            purpose: purpose)
+        } else {
+          refuse(
+            kind, address, "the state of the TPM is in the emulator behind this socket, which serves one QEMU",
+            "let QEMU connect to the emulator by path=, without reconnect=")
+        }
       } else {
         refuse(
           kind, address, "the back end of vhost-user serves one QEMU at a time",

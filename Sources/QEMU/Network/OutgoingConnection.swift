@@ -24,6 +24,8 @@ public struct OutgoingConnection: Sendable, Hashable {
   public var isRaw: Bool
   /// When it ends QEMU connects again, after this many milliseconds; 0: it does not.
   public var reconnectMilliseconds: Int
+  /// Of one to a back end, which speaks a protocol of its own with one QEMU.
+  public var backEnd: BackEnd.Kind?
 
   public var reconnects: Bool { reconnectMilliseconds > 0 }
   /// What goes over it are frames, each after its length (``FrameStream``).
@@ -43,6 +45,7 @@ extension CommandLine {
   public var outgoingConnections: [OutgoingConnection] {
     var labels = LegacyLabels()
     let negotiated = negotiatedChardevs
+    let backEndChardevs = backEndChardevs
     return options.enumerated().compactMap { index, option -> OutgoingConnection? in
       let label = labels.next(for: option)
       let parameters = option.parameters
@@ -53,7 +56,7 @@ extension CommandLine {
         else { return nil }
         return OutgoingConnection(
           option: index, peer: peer, user: .chardev(id), isRaw: parameters.isPlainSocket && !negotiated.contains(id),
-          reconnectMilliseconds: parameters.reconnectMilliseconds)
+          reconnectMilliseconds: parameters.reconnectMilliseconds, backEnd: backEndChardevs[id])
       case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon":
         guard let legacy = LegacySocket(option.value ?? ""), !legacy.parameters.isOn("server"), let peer = legacy.peer else { return nil }
         return OutgoingConnection(
@@ -67,6 +70,16 @@ extension CommandLine {
       default: return nil
       }
     }
+  }
+}
+
+extension CommandLine {
+  /// Character devices that are connections to back ends, by id.
+  var backEndChardevs: [String: BackEnd.Kind] {
+    let ids = options.compactMap { option in
+      option.name == "tpmdev" && option.parameters["type"] == "emulator" ? option.parameters["chardev"] : nil
+    }
+    return Dictionary(ids.map { ($0, .tpm) }) { first, _ in first }
   }
 }
 

@@ -12,7 +12,7 @@ extension LinuxHost {
       return entry?["filename"]?.string?.hasPrefix("disconnected:") == false
     }
     // Without them the new QEMU would take the clients for gone, should moult be killed.
-    wiring.clients.values.forEach { guardian?.give(kept: $0.raw) }
+    wiring.lifelines.forEach { guardian?.give(kept: $0) }
     return moves
   }
 

@@ -180,7 +180,7 @@ public final class LinuxHost: Host {
       if guardian?.isGone ?? true {
         guardian = try GuardianLink(
           key: key, lock: lockFile.raw, oldMonitor: oldMonitor?.descriptor, newMonitor: newMonitor?.descriptor, reactor: reactor)
-        wiring?.clients.values.forEach { guardian?.give(kept: $0.raw) }
+        wiring?.lifelines.forEach { guardian?.give(kept: $0) }
         try state.sign(key, lockFile.raw, guardian: guardian?.pid)
         isNew = true
       }

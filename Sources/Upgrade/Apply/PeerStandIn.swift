@@ -10,6 +10,8 @@ final class PeerStandIn {
   private let outgoing: ObservedNetwork.Outgoing
   private let listener: DescriptorBox?
   let substitution: NetworkSubstitution.Peer?
+  /// What answers there, if somebody must.
+  let process: BackEndProcess?
   /// The socket's file.
   private(set) var file: String?
 
@@ -19,7 +21,7 @@ final class PeerStandIn {
   init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, network pid: pid_t, directory: String?) throws(Failure) {
     self.outgoing = outgoing
     if outgoing.peer.reconnects {
-      substitution = nil
+      (substitution, process) = (nil, nil)
       // Else nobody answers there: the new QEMU waits as if the other program had gone.
       guard outgoing.carried != nil, outgoing.path != nil, let directory else {
         listener = nil
@@ -37,10 +39,14 @@ final class PeerStandIn {
       let name = "moult-\(id)-peer\(index)"
       listener = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       substitution = .abstract(name)
+      process = try outgoing.backEnd.flatMap { [listener] backEnd throws(Failure) in
+        try listener.map { listener throws(Failure) in try BackEndProcess(backEnd, listener: listener.raw) }
+      }
     case .port:
       let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }
       listener = DescriptorBox(try made.listener.socket.duplicate())
       substitution = .port(made.listener.port)
+      process = nil
     }
   }
 
@@ -60,6 +66,16 @@ final class PeerStandIn {
   }
 
   deinit { removeFile() }
+
+  /// The new QEMU's descriptors of its connections with ``process``: see ``BackEndProcess/numbers(in:name:)``.
+  func numbers(in new: ProcessHandle, expected: Int) throws(Failure) -> [CInt] {
+    guard let process, case .abstract(let name) = substitution else { return [] }
+    let numbers = try process.numbers(in: new, name: name)
+    if numbers.count == expected { return numbers }
+    throw Failure(
+      step: "find the new QEMU's connections to", subject: "the stand-in for \(outgoing.peer.text)",
+      reason: "there are \(numbers.count), and \(expected) of the running one's", hint: "does another program speak to @\(name)?")
+  }
 
   /// Takes the new QEMU's connection.
   /// - Parameter isConnected: whether the character device has come to know of it.

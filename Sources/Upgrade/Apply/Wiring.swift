@@ -31,6 +31,8 @@ final class Wiring {
   private(set) var clients: [CInt: DescriptorBox] = [:]
   /// By their place among the VM's outgoing connections.
   private var peers: [PeerStandIn] = []
+  /// What has answered the new QEMU until it gets the real connections.
+  private var backEnds: [BackEndProcess] = []
 
   /// - Parameter directory: for the files of stand-ins.
   init(_ plan: UpgradePlan, old: ProcessHandle, directory: String) throws(Failure) {
@@ -69,6 +71,9 @@ final class Wiring {
       + zip(real.map(\.raw), rewiring.given)
   }
 
+  /// What must stay open for the new QEMU to go on, if moult does not: see ``LinuxHost/guardian``.
+  var lifelines: [CInt] { clients.values.map(\.raw) + (backEnds + peers.compactMap(\.process)).map(\.lifeline) }
+
   /// The new QEMU has them now.
   func hasStarted() {
     real = []
@@ -82,11 +87,21 @@ final class Wiring {
   func moves(
     in new: ProcessHandle, staged: (String) -> String, settle: () throws(Failure) -> Void, isConnected: (String) throws(Failure) -> Bool
   ) throws(Failure) -> [WiredMove] {
-    var accepted: [Int: CInt] = [:]
+    // By the number of the real one.
+    var accepted: [CInt: CInt] = [:]
     for (index, peer) in peers.enumerated() {
+      let carried = rewiring.peers.filter { $0.outgoing == index }
+      if let process = peer.process {
+        backEnds.append(process)
+        for (peer, number) in zip(carried, try peer.numbers(in: new, expected: carried.count)) { accepted[peer.given] = number }
+        continue
+      }
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
-      if let given = rewiring.peers.first(where: { $0.outgoing == index })?.given { clients[given] = end } else { held.append(end) }
-      accepted[index] = number
+      guard let given = carried.first?.given else {
+        held.append(end)
+        continue
+      }
+      (clients[given], accepted[given]) = (end, number)
     }
     peers = []
     if rewiring.isEmpty { return [] }
@@ -146,10 +161,11 @@ final class Wiring {
         isFramed: socket.isConnection && listener.endpoint.isFramed, isWatchedByRing: !socket.isConnection && listener.endpoint.isWatchedByRing)
     }
     for peer in rewiring.peers {
-      guard let standIn = accepted[peer.outgoing] else { continue }
+      guard let standIn = accepted[peer.given] else { continue }
       let outgoing = network.outgoing[peer.outgoing].peer
       try add(
-        peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.source, isFramed: outgoing.isFramed)
+        peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.isRaw ? peer.source : nil,
+        isFramed: outgoing.isFramed)
     }
     if let twice = Dictionary(grouping: moves, by: \.move.to).values.first(where: { $0.count > 1 }) {
       throw Failure(

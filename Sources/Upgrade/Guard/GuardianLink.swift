@@ -23,16 +23,13 @@ final class GuardianLink {
     channel = pair.ours
     let program = try OwnedFD.open("/proc/self/exe", O_RDONLY, step: "open moult's own program")
     let moult = try Pidfd(pid: getpid())
-    var plan = ProcessPlan(
-      executable: .descriptor(program.raw), arguments: ["moult", Guardian.command, "--", key],
-      environment: try ProcFS.environment(of: getpid()), workingDirectory: "/", umask: 0o077,
-      standardInput: .null, standardOutput: .null, standardError: .null,
+    var plan = ProcessPlan.moult(
+      program.raw, [Guardian.command, "--", key], environment: try ProcFS.environment(of: getpid()),
       inherited: [
         ProcessPlan.Inherited(source: pair.theirs.raw, number: Guardian.Descriptor.channel),
         ProcessPlan.Inherited(source: lock, number: Guardian.Descriptor.lock),
         ProcessPlan.Inherited(source: moult.raw, number: Guardian.Descriptor.moult),
-      ] + (oldMonitor.map { [ProcessPlan.Inherited(source: $0, number: Guardian.Descriptor.oldMonitor)] } ?? []),
-      newSession: true, orphan: true)
+      ] + (oldMonitor.map { [ProcessPlan.Inherited(source: $0, number: Guardian.Descriptor.oldMonitor)] } ?? []))
     if var fileSize = try ResourceLimits.read(pid: getpid()).limits[.fileSize] {
       // It must not keep it from writing its journal.
       fileSize.soft = fileSize.hard

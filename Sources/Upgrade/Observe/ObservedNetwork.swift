@@ -31,7 +31,11 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var socket: Connection?
     /// Of a unix socket with a path: where that is, symbolic links resolved; nil if none is there.
     public var path: String?
-    var carried: Connection? { peer.isRaw ? socket : nil }
+    /// Of one to a back end: what stands in for that.
+    public var backEnd: BackEnd?
+    /// Further connections, which were opened over this one.
+    public var channels: [Connection] = []
+    var carried: Connection? { peer.isRaw || backEnd != nil ? socket : nil }
   }
   public struct Queues: Sendable, Equatable {
     public var tap: TapOption
@@ -59,8 +63,9 @@ public struct ObservedNetwork: Sendable, Equatable {
 
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
-    Set(listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) } + outgoing.compactMap { $0.socket?.inode } + disks.compactMap(\.socket))
-      .union(passing)
+    let listening = listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }
+    let connecting = outgoing.flatMap { ($0.socket.map { [$0] } ?? []) + $0.channels }
+    return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing)
   }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
@@ -78,8 +83,7 @@ extension ObservedNetwork {
     unix: [UnixSocketEntry], interfaces: [CInt: (name: String, flags: Tap.Flags)],
     locate: (String) throws(Failure) -> (path: String, status: FileStatus)? = { _ in nil }
   ) throws(Failure) {
-    let numbers = Dictionary(
-      descriptors.compactMap { descriptor in descriptor.socketInode.map { ($0, descriptor.number) } }) { first, _ in first }
+    let numbers = Self.numbers(descriptors)
     for endpoint in commandLine.networkEndpoints {
       let listener = Self.listener(endpoint, numbers, internet: internet, unix: unix)
       // A path is looked after by the names; only its connections matter here.
@@ -98,6 +102,11 @@ extension ObservedNetwork {
       let known = Set(unix.map(\.inode) + internet.filter(\.isListening).map(\.inode))
       passing = Set(numbers.keys).subtracting(known).subtracting(inodes)
     }
+  }
+
+  /// Descriptors by their sockets.
+  static func numbers(_ descriptors: [OpenDescriptor]) -> [UInt64: CInt] {
+    Dictionary(descriptors.compactMap { descriptor in descriptor.socketInode.map { ($0, descriptor.number) } }) { first, _ in first }
   }
 
   /// What two take for their own is of one of them: a port at two addresses, two members of a group.

@@ -85,9 +85,10 @@ public enum Observer {
     var profile: Profile?
     var profileFailure: String?
     do throws(Failure) { profile = try Self.profile(of: pid) } catch { profileFailure = "\(error)" }
-    let network = try network(
+    var network = try network(
       now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), remote: live.graph.remoteNodes, pid: pid,
       descriptors: descriptors, sockets: sockets, absolute: absolute)
+    try network.findBackEnds(now.commandLine, descriptors, unix: sockets, pid: pid, monitor)
     for tap in network.taps { description.setAddress(tap.interface, ofTap: now.commandLine.options[tap.tap.option].text) }
     var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,

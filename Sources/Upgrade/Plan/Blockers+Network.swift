@@ -7,7 +7,7 @@ extension UpgradePlan {
       guard let script = line.downscript(tap.tap) else { return nil }
       return "the downscript \(script) of tap \(tap.interface) will not be run, now or when the VM ends"
     }
-    for outgoing in observation.network.outgoing where !outgoing.peer.isRaw && outgoing.socket != nil {
+    for outgoing in observation.network.outgoing where outgoing.carried == nil && outgoing.socket != nil && outgoing.peer.backEnd == nil {
       warnings.append(
         "QEMU's connection to \(outgoing.peer.text) (\(outgoing.peer.user.text)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
     }

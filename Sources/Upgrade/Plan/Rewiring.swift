@@ -30,6 +30,10 @@ public struct Rewiring: Sendable, Equatable {
   /// A connection that QEMU has made.
   public struct Peer: Sendable, Equatable {
     public var outgoing: Int
+    /// 0: the connection; N: the Nth that was opened over it to a back end.
+    public var channel = 0
+    /// It can be diverted while the state is saved: what goes over it is no dialogue with QEMU itself.
+    public var isRaw = true
     public var source: CInt
     public var given: CInt
   }
@@ -64,11 +68,15 @@ public struct Rewiring: Sendable, Equatable {
       }
     }
     for (index, outgoing) in network.outgoing.enumerated() {
-      if let socket = outgoing.carried { peers.append(Peer(outgoing: index, source: socket.descriptor, given: take())) }
+      guard let socket = outgoing.carried else { continue }
+      for (channel, socket) in ([socket] + outgoing.channels).enumerated() {
+        peers.append(Peer(outgoing: index, channel: channel, isRaw: outgoing.backEnd == nil, source: socket.descriptor, given: take()))
+      }
     }
   }
 
-  public var hasConnections: Bool { sockets.contains { $0.isConnection } || !peers.isEmpty }
+  /// Those that are diverted.
+  public var hasConnections: Bool { sockets.contains { $0.isConnection } || peers.contains(where: \.isRaw) }
   public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty && peers.isEmpty }
   /// The running QEMU's descriptors of the real ones.
   var sources: [CInt] { queues.map(\.source) + sockets.map(\.source) + peers.map(\.source) }

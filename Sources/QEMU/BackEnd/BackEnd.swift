@@ -1,0 +1,52 @@
+public import Kernel
+
+/// A program that does a device's work for QEMU, over a connection that QEMU makes (or accepts) at its start.
+///
+/// What they say to each other is a protocol of which the program keeps the state: two QEMUs cannot speak to it at once. A
+/// new one is started with a stand-in in its place, and is given the running one's connection when it takes the guest over.
+public enum BackEnd: Sendable, Hashable {
+  public enum Kind: Sendable, Hashable { case tpm }
+
+  /// swtpm and its like, behind `-tpmdev emulator`.
+  case tpm(TPMStandIn.Version)
+
+  /// As an argument of a command, and back.
+  public var word: String {
+    switch self {
+    case .tpm(let version): "tpm-\(version.rawValue)"
+    }
+  }
+
+  public init?(word: String) {
+    guard word.hasPrefix("tpm-"), let version = TPMStandIn.Version(rawValue: String(word.dropFirst("tpm-".count))) else { return nil }
+    self = .tpm(version)
+  }
+
+  /// What answers a new QEMU, for one connection.
+  public func standIn() -> any BackEndStandIn {
+    switch self {
+    case .tpm(let version): TPMStandIn(version)
+    }
+  }
+}
+
+/// What answers a new QEMU in the place of a back end until it gets the real one's connection. Pure: bytes in, bytes out.
+///
+/// It says what a start and the loading of a state need, and throws at all that only the real one could answer: the
+/// connection ends then, the new QEMU fails, and the upgrade is undone before the guest has moved.
+public protocol BackEndStandIn {
+  /// Takes what has arrived. What is not whole yet it keeps.
+  /// - Parameters:
+  ///   - descriptors: how many came with these bytes.
+  ///   - channel: 0: the connection; N: the Nth descriptor that became a channel.
+  mutating func receive(_ bytes: [UInt8], descriptors: Int, on channel: Int) throws(Failure) -> BackEndReply
+}
+
+/// What goes back by the same channel.
+public struct BackEndReply: Sendable, Equatable {
+  public var bytes: [UInt8]
+  /// The first of the descriptors that came is a socket to be listened to as well. All others are closed.
+  public var opensChannel: Bool
+
+  public init(_ bytes: [UInt8] = [], opensChannel: Bool = false) { (self.bytes, self.opensChannel) = (bytes, opensChannel) }
+}

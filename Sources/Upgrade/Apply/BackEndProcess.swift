@@ -1,0 +1,60 @@
+import Glibc
+import Kernel
+import QEMU
+import Sandbox
+
+/// moult's end of a ``StandInServer``.
+final class BackEndProcess {
+  private let channel: DescriptorBox
+  private let process: ProcessHandle
+  private let backEnd: BackEnd
+
+  /// - Parameter listener: a listening unix socket, to which the new QEMU connects.
+  init(_ backEnd: BackEnd, listener: CInt) throws(Failure) {
+    self.backEnd = backEnd
+    let pair = try Channel()
+    channel = pair.ours
+    let program = try OwnedFD.open("/proc/self/exe", O_RDONLY, step: "open moult's own program")
+    let plan = ProcessPlan.moult(
+      program.raw, [StandInServer.command, "--", backEnd.word], environment: try ProcFS.environment(of: getpid()),
+      inherited: [
+        ProcessPlan.Inherited(source: pair.theirs.raw, number: StandInServer.Descriptor.channel),
+        ProcessPlan.Inherited(source: listener, number: StandInServer.Descriptor.listener),
+      ])
+    process = try ProcessHandle(pid: try Sandbox.launch(SandboxPlan(), plan).pid)
+  }
+
+  /// It goes on as long as anybody has this open.
+  var lifeline: CInt { channel.raw }
+
+  /// The new QEMU's descriptors whose other ends are here, the connection first, then what was opened over it.
+  /// - Parameter name: the abstract name of the listener.
+  func numbers(in new: ProcessHandle, name: String) throws(Failure) -> [CInt] {
+    let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
+    let table = try UnixSocketTable.read(networkOf: new.pid)
+    let names = Dictionary(table.map { ($0.inode, $0.path) }) { first, _ in first }
+    let peers = Dictionary(table.compactMap { entry in entry.peerInode.map { (entry.inode, $0) } }) { first, _ in first }
+    let ends = try ProcFS.openDescriptors(of: new.pid).filter { $0.socketInode.flatMap { peers[$0] }.map(own.contains) ?? false }
+    func isConnection(_ end: OpenDescriptor) -> Bool { end.socketInode.flatMap { peers[$0] }.flatMap { names[$0] } == "@" + name }
+    return ends.filter(isConnection).map(\.number) + ends.filter { !isConnection($0) }.map(\.number)
+  }
+
+  /// Returns when it is gone.
+  deinit {
+    do throws(Failure) {
+      try UnixMessage.send([0], to: channel.raw)
+      if !process.exits(withinMilliseconds: 2000) { try process.kill() }
+    } catch where error.errno == .brokenPipe || error.errno == .noSuchProcess {
+    } catch { FileDescriptorOutput.error("moult: could not end the stand-in of \(backEnd.word) (pid \(process.pid)): \(error)") }
+  }
+}
+
+extension ProcessPlan {
+  /// A process of moult's own, apart from the one that starts it: an orphan in a session of its own.
+  /// - Parameter program: moult's own file.
+  static func moult(_ program: CInt, _ arguments: [String], environment: [String], inherited: [Inherited]) -> ProcessPlan {
+    ProcessPlan(
+      executable: .descriptor(program), arguments: ["moult"] + arguments, environment: environment, workingDirectory: "/", umask: 0o077,
+      standardInput: .null, standardOutput: .null, standardError: .null, inherited: inherited, newSession: true, orphan: true)
+  }
+}

@@ -1,0 +1,79 @@
+import Glibc
+import Kernel
+import QEMU
+
+/// The process that speaks to a new QEMU in the place of a back end (``BackEnd``).
+///
+/// It is moult itself, run again from the file that runs, because QEMU asks when moult waits for other things: at its
+/// start, and in the middle of loading a state. It holds nothing but its sockets, and ends when moult says so, or when moult
+/// and its guardian have ended.
+public enum StandInServer {
+  /// The subcommand that starts it; not for users.
+  public static let command = "stand-in"
+
+  /// The numbers of what it inherits.
+  enum Descriptor {
+    /// A stream socket: whatever comes, or its end, is the end of the process.
+    static let channel: CInt = 3
+    static let listener: CInt = 4
+  }
+
+  /// Answers whoever connects, each for itself, until it is to end.
+  /// - Parameter word: ``BackEnd/word``.
+  public static func serve(_ word: String) throws(Failure) {
+    guard let backEnd = BackEnd(word: word) else {
+      throw Failure(step: "stand in for", subject: word, reason: "no such back end is known", hint: "moult starts this by itself")
+    }
+    for number in [Descriptor.channel, Descriptor.listener] {
+      try valueOrErrno("stand in for", word, hint: "moult starts this by itself") { fcntl(number, F_SETFD, FD_CLOEXEC) }
+    }
+    signal(SIGPIPE, SIG_IGN)
+    let reactor = Reactor()
+    var isOver = false
+    var conversations: [Conversation] = []
+    reactor.add(Descriptor.channel) { () throws(Failure) in isOver = true }
+    reactor.add(Descriptor.listener) { () throws(Failure) in
+      conversations.append(Conversation(backEnd.standIn(), DescriptorBox(try UnixSocket.accept(Descriptor.listener)), reactor))
+    }
+    _ = try reactor.wait(seconds: nil, step: "stand in for", subject: word) { () throws(Failure) -> Bool? in isOver ? true : nil }
+    withExtendedLifetime(conversations) {}
+  }
+
+  /// One connection, and what was opened over it.
+  private final class Conversation {
+    private var standIn: any BackEndStandIn
+    private var channels: [DescriptorBox] = []
+    private let reactor: Reactor
+
+    init(_ standIn: any BackEndStandIn, _ connection: DescriptorBox, _ reactor: Reactor) {
+      (self.standIn, self.reactor) = (standIn, reactor)
+      add(connection)
+    }
+
+    private func add(_ channel: DescriptorBox) {
+      let index = channels.count
+      channels.append(channel)
+      reactor.add(channel.raw) { [unowned self] () throws(Failure) in
+        // QEMU finds the connection closed, fails, and says what it was doing.
+        do throws(Failure) { if try !hear(index) { close() } } catch { close() }
+      }
+    }
+
+    /// - Returns: false at the channel's end.
+    private func hear(_ index: Int) throws(Failure) -> Bool {
+      let channel = channels[index].raw
+      let (bytes, numbers) = try UnixSocket.receive(over: channel)
+      let descriptors = numbers.map { DescriptorBox(OwnedFD($0)) }
+      if bytes.isEmpty { return false }
+      let reply = try standIn.receive(bytes, descriptors: descriptors.count, on: index)
+      if reply.opensChannel, let first = descriptors.first { add(first) }
+      if !reply.bytes.isEmpty { try UnixMessage.send(reply.bytes, to: channel) }
+      return true
+    }
+
+    private func close() {
+      for channel in channels { reactor.remove(channel.raw) }
+      channels = []
+    }
+  }
+}
