@@ -86,7 +86,7 @@ import Testing
     Case("-blockdev", "driver=nfs,server.type=inet,server.host=h,path=/p/i", is: "block-remote connect nfs://h/p/i refuse"),
     Case("-blockdev", "driver=rbd,pool=p,namespace=n,image=i", is: "block-remote connect rbd:p/n/i refuse"),
     Case("-blockdev", "driver=iscsi,transport=iser,portal=h:1,target=iqn,lun=3", is: "block-remote connect iser://h:1/iqn/3 refuse"),
-    Case("-blockdev", "driver=https,url=https://h/x", is: "block-remote connect https://h/x refuse"),
+    Case("-blockdev", "driver=https,url=https://h/x", is: "block-remote connect https://h/x reopen"),
     Case("-drive", "file=nvme://0000:01:00.0/1", is: "vfio own 0000:01:00.0 refuse"),
     Case("-drive", "file=fat:floppy:12:rw:/d", is: "directory share /d refuse"),
     Case("-cdrom", "/dev/sr0", is: "disk share /dev/sr0 refuse"),

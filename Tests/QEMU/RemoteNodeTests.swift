@@ -28,6 +28,23 @@ import Testing
     #expect(node.server == example.server && node.export == example.export)
   }
 
+  @Test(arguments: [
+    ("iscsi", "json:{}", nil), ("iscsi", "iscsi://h:x/t/0", nil), ("ssh", "ssh://u@h/p", nil),
+    ("iscsi", "iscsi://10.0.0.1/iqn.x:y/1", .port(3260, host: "10.0.0.1")), ("iscsi", "iscsi://u%p@h:5/iqn.x:y/1", .port(5, host: "h")),
+    ("iscsi", #"json:{"driver":"iscsi","portal":"127.0.0.1:7","target":"iqn.x:y","lun":1}"#, .port(7, host: "127.0.0.1")),
+    ("iscsi", #"json:{"driver":"iscsi","portal":"[::1]","target":"iqn.x:y"}"#, .port(3260, host: "::1")),
+    ("http", "http://h/x:1", .port(80, host: "h")), ("https", "https://u:p@h:5/x@y", .port(5, host: "h")),
+    ("http", #"json:{"driver":"http","url":"http://[::1]:8/x","readahead":65536}"#, .port(8, host: "::1")),
+  ] as [(String, String, RemoteNode.Server?)])
+  func aServerIsToldByItsURL(_ driver: String, _ file: String, _ server: RemoteNode.Server?) {
+    #expect(RemoteNode(driver: driver, file: file, isReadOnly: true).server == server)
+  }
+
+  @Test func namesOfTheServersAreNoNodes() {
+    let option = BlockOption([("driver", "iscsi"), ("target", "iqn.x"), ("lun", "1")].map { (key: $0.0, value: $0.1) })
+    #expect(option.children.isEmpty && option.keys["target"] == "iqn.x")
+  }
+
   @Test func remoteNodesAreWhatDisksEndAt() {
     let graph = LiveDiskTests.live([
       "#1 raw nbd://h:5/x file=#2", "#2 nbd nbd://h:5/x ro", "#3 qcow2 /d backing=#1 file=#4", "#4 file /d", "virtio0@/machine/x>#1", "ide0@/machine/y>#3",

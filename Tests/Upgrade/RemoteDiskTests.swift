@@ -33,6 +33,26 @@ import Testing
     #expect(network.passing.isDisjoint(with: sockets.compactMap { $0 }), "not the user network's")
   }
 
+  /// As many as the library has made, and none of another port's.
+  @Test func connectionsOfALibraryAreItsServers() throws {
+    let status = try Files.status("/dev/null")
+    let descriptors = [1, 2, 3].map { OpenDescriptor(number: 20 + $0, target: "socket:[\($0)]", flags: 0, position: 0, status: status) }
+    let line = CommandLine(argv: ["qemu", "-nodefaults"])
+    let internet = [Self.tcp("10.0.0.1", 3260, inode: 1), Self.tcp("10.0.0.2", 3260, inode: 2), Self.tcp("10.0.0.1", 3261, inode: 3)]
+    let disk = RemoteNode(driver: "iscsi", file: "iscsi://10.0.0.1/t/0", isReadOnly: false)
+    let network = try ObservedNetwork(
+      line, started: line, remote: [disk], descriptors: descriptors, internet: internet, unix: [], interfaces: [:])
+    #expect(network.inodes == [1, 2])
+  }
+
+  @Test(arguments: [("iscsi", nil), ("rbd", "exclusive-lock"), ("ssh", "not been tried")] as [(String, String?)])
+  func whatIsBelowAnImageIsLookedAtToo(_ driver: String, _ reason: String?) {
+    var observation = Fixture.observation()
+    observation.network.disks = [RemoteDisk(node: RemoteNode(driver: driver, file: "\(driver)://h/x", isReadOnly: true))]
+    let blockers = Fixture.plan(observation).blockers
+    #expect(blockers.count == (reason == nil ? 0 : 1) && reason.map { blockers[0].reason.contains($0) } ?? true)
+  }
+
   struct Case: Sendable, CustomTestStringConvertible {
     var answer: RemoteDisk.Answer
     var isReadOnly = false

@@ -220,7 +220,7 @@ extension Describer {
       let writable = !isReadOnly(index, 0) && !isBacking(index, 0)
       let role: Binding.Role = writable ? .own : .share
       if let target = node.target {
-        if let refusal = target.refusal {
+        if let refusal = target.refusal ?? refusals[index] {
           refuse(target.kind, target.role ?? role, target.address, option.text, refusal.reason, refusal.wayOut)
         } else {
           bind(

@@ -147,12 +147,26 @@ extension BlockGraph {
     }.sorted() + nodes.keys.filter { !used.contains($0) }.map { tree($0) }.sorted()
   }
 
+  /// The same text for the same members, in whatever order a version of QEMU prints them, as numbers or strings.
+  private static func told(_ file: String) -> String {
+    guard file.hasPrefix("json:"), let own = own(file) else { return file }
+    func words(_ value: JSONValue) -> String {
+      switch value {
+      case .string(let text): text
+      case .integer(let number): "\(number)"
+      case .object(let members): "{" + members.sorted { $0.key < $1.key }.map { $0.key + "=" + words($0.value) }.joined(separator: ",") + "}"
+      default: "\(value)"
+      }
+    }
+    return words(.object(own))
+  }
+
   private func tree(_ name: String) -> String {
     guard let node = nodes[name] else { return "nothing" }
     var text = node.driver
     if !node.isAnonymous, !name.hasPrefix("moult-") { text += " " + name }
     if node.children.isEmpty {
-      text += " " + Self.path(node.file)
+      text += " " + Self.told(Self.path(node.file))
     } else if let size = node.virtualSize {
       // The file below grows with what the guest writes.
       text += " \(size)"

@@ -14,8 +14,10 @@ struct BlockOption {
   /// - Parameter entries: keys with dots where a node is inside another.
   init(_ entries: some Sequence<(key: String, value: String)>) {
     var nested: [String: [(key: String, value: String)]] = [:]
+    // Nothing is below a remote disk: `target` of iSCSI and `image` of RBD are names of the server's.
+    let isRemote = entries.contains { $0.key == "driver" && BlockDriver.isRemote($0.value) }
     for (key, value) in entries {
-      guard let (role, rest) = Self.split(key) else {
+      guard !isRemote, let (role, rest) = Self.split(key) else {
         keys[key] = value
         continue
       }

@@ -16,11 +16,34 @@ public struct RemoteNode: Sendable, Hashable {
 
   public init(driver: String, file: String, isReadOnly: Bool) {
     (self.driver, self.file, self.isReadOnly) = (driver, file, isReadOnly)
-    (server, export) = Self.nbd(file) ?? (nil, "")
+    (server, export) = driver == "nbd" ? Self.nbd(file) ?? (nil, "") : (Self.authority(file, driver), "")
   }
+
+  /// Its library connects as it needs to, now and then several times: not once and for good, as NBD does.
+  public var connectsFreely: Bool { driver != "nbd" }
+  /// Why both QEMUs cannot have it open; nil if they can.
+  public var whyNot: (reason: String, wayOut: String)? { BlockDriver.refusal(driver).map { ($0.reason, $0.wayOut) } }
 }
 
 extension RemoteNode {
+  /// The server in a URL, or in the `portal` or `url` of `json:{…}`.
+  private static func authority(_ file: String, _ driver: String) -> Server? {
+    var text = file[...]
+    if file.hasPrefix("json:") {
+      guard let own = BlockGraph.own(file), let word = (own["portal"] ?? own["url"])?.string else { return nil }
+      text = word[...]
+    }
+    if let scheme = text.firstRange(of: "://") { text = text[scheme.upperBound...] }
+    text = text.prefix { $0 != "/" }
+    // Users and passwords come before it.
+    if let at = text.lastIndex(of: "@") { text = text[text.index(after: at)...] }
+    var host = text
+    var port = BlockDriver.defaultPorts[driver]
+    if let colon = text.lastIndex(of: ":"), !text.hasSuffix("]") { (host, port) = (text[..<colon], UInt16(text[text.index(after: colon)...])) }
+    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+    return port.map { .port($0, host: String(host)) }
+  }
+
   /// An NBD node's name, as a URL or `json:{…}`. Source: `nbd_refresh_filename` in QEMU's block/nbd.c.
   private static func nbd(_ file: String) -> (Server?, String)? {
     if let own = BlockGraph.own(file), file.hasPrefix("json:") {

@@ -52,20 +52,22 @@ public struct ObservedNetwork: Sendable, Equatable {
   public var outgoing: [Outgoing] = []
   /// Disks that other programs or machines serve.
   public var disks: [RemoteDisk] = []
+  /// Connections of the libraries that reach some of them, by inode.
+  public var served: Set<UInt64> = []
   /// Words for which nothing was found, each with why.
   public var unresolved: [(words: String, why: String)] = []
 
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.unresolved.elementsEqual(b.unresolved, by: ==)
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
     let listening = listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }
     let connecting = outgoing.flatMap { ($0.socket.map { [$0] } ?? []) + $0.channels }
-    return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing)
+    return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served)
   }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }

@@ -47,6 +47,10 @@ extension ObservedNetwork {
         let open = internet.filter {
           $0.transport == .tcp && !$0.isListening && $0.remote.port == port && numbers[$0.inode] != nil && !inodes.contains($0.inode)
         }
+        if node.connectsFreely {
+          served.formUnion(open.map(\.inode))
+          break
+        }
         let exact = open.filter { $0.remote.host == host }
         // A name may stand for any address, but not for several at once.
         let candidates = !exact.isEmpty ? exact : Set(open.map(\.remote.host)).count == 1 ? open : []

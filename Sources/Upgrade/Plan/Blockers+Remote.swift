@@ -5,7 +5,8 @@ extension UpgradePlan {
   ///
   /// There are never two writers: the old QEMU gives its disks up (its guest stopped, its writes answered and flushed)
   /// before it sends the end of its state, and the new one takes them up when it has read that. What remains to be known
-  /// is that the server serves a second client, and that this one sees what the first has written.
+  /// is that the server serves a second client, and that this one sees what the first has written. Of iSCSI a target's logical
+  /// unit is the same for every initiator, by the protocol; HTTP is only read.
   var remoteDiskBlockers: [Blocker] {
     let refused = Set(observation.description.blockers.map(\.option))
     let words = observation.description.bindings.filter { $0.kind == .blockRemote }.map(\.option)
@@ -13,6 +14,9 @@ extension UpgradePlan {
     if words.contains(where: refused.contains) { return [] }
     return observation.network.disks.compactMap { disk in
       let option = "disk \(disk.node.file)"
+      // Below an image whose header names it; the arguments' own are refused by their words.
+      if let (reason, wayOut) = disk.node.whyNot { return Blocker(option: option, reason: reason, wayOut: wayOut) }
+      if disk.node.connectsFreely { return nil }
       guard disk.node.server != nil else {
         return Blocker(
           option: option, reason: "the address of its server cannot be told", wayOut: "start the VM with a path, or an address and port, for the server")
