@@ -6,6 +6,7 @@ import Lab
 @main
 struct Bench {
   static func main() {
+    Ending.blockSignals()
     do {
       try measure(try Options(Array(CommandLine.arguments.dropFirst())))
     } catch let misuse as Misuse {
@@ -19,7 +20,7 @@ struct Bench {
 
   private static func measure(_ options: Options) throws {
     guard geteuid() == 0 else { throw LabFailure("moult-bench needs root, as moult does") }
-    endOnSignals { Subject.endAll() }
+    Ending.onSignals { Subject.endAll() }
     let before = Leftovers.snapshot()
     var results: [Int: [Row: Results]] = [:]
     var surveys: [SurveyResult] = []

@@ -6,7 +6,7 @@ import QEMU
 extension Session {
   /// The held upgrade of a VM.
   public func held(_ selector: String) throws(Failure) -> UpgradeRecord {
-    try recoverInterrupted(selector)
+    try recoverInterrupted(selector, isAlone: true)
     let records = try state.records()
     let record: UpgradeRecord?
     let named = records.filter { $0.vm == selector || $0.key == selector || $0.id == selector }

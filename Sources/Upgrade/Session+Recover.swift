@@ -6,9 +6,15 @@ extension Session {
   public func interrupted(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
     try state.sweep()
     var found: [UpgradeRecord] = []
-    for record in try state.records() where !record.isHeld {
+    for record in try unended(selector) {
       if try !isWorkedOn(record.key) { found.append(record) }
     }
+    return found
+  }
+
+  /// Upgrades that are neither over nor held, whoever works on them.
+  private func unended(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
+    let found = try state.records().filter { !$0.isHeld }
     guard let selector, !found.isEmpty else { return found }
     let named = found.filter { $0.isMeant(by: selector) }
     if !named.isEmpty { return named }
@@ -31,9 +37,16 @@ extension Session {
   }
 
   /// Ends upgrades of a VM that were interrupted, before anything else is done to it.
-  public func recoverInterrupted(_ selector: String?) throws(Failure) {
+  /// - Parameter isAlone: what is to be done suffers nobody beside it. A VM in the middle of an upgrade looks unwell, and what
+  ///   would help another, such as SIGCONT, would be its end.
+  public func recoverInterrupted(_ selector: String?, isAlone: Bool) throws(Failure) {
     if let selector, let failure = try state.unreadable(selector).first { throw failure }
-    for record in try interrupted(selector) {
+    try state.sweep()
+    for record in try unended(selector) {
+      if try isWorkedOn(record.key) {
+        if isAlone { throw try state.taken(record.key) }
+        continue
+      }
       guard let report = try recover(record) else { continue }
       recovered(record, report)
       if report.outcome == .needsPerson {

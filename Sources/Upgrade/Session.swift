@@ -56,7 +56,7 @@ public final class Session {
 
   /// - Parameter selector: a guest's name, a pid, a pidfile or a QMP socket path.
   public func observe(_ selector: String) throws(Failure) -> Observed {
-    try recoverInterrupted(selector)
+    try recoverInterrupted(selector, isAlone: true)
     let pid = try Locator.find(selector, state: state)
     do throws(Failure) {
       let (observation, monitor) = try Observer.observe(pid, reactor: reactor, state: state)

@@ -13,6 +13,7 @@ struct Main {
     """
 
   static func main() {
+    Ending.blockSignals()
     do {
       guard geteuid() == 0 else { throw LabFailure("moult-crash needs root, as moult does") }
       var words = Array(CommandLine.arguments.dropFirst())

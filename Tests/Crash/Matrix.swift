@@ -51,11 +51,10 @@ struct Matrix {
       return (worker, pipe)
     }
     let table = Results(isVerbose: !wanted.isEmpty)
-    endOnSignals {
-      for (worker, _) in workers {
-        worker.terminate()
-        worker.waitUntilExit()
-      }
+    Ending.onSignals {
+      let pids = workers.map(\.0.processIdentifier)
+      for pid in pids { kill(pid, SIGTERM) }
+      for pid in pids { while !Processes.hasEnded(pid) { usleep(10_000) } }
       Main.say("ended before its end: " + table.summary(seconds: Double(monotonicNanoseconds() - began) / 1e9))
       unlink(image)
       rmdir(Lab.paths.run)
@@ -68,6 +67,7 @@ struct Matrix {
     for ((worker, _), reader) in zip(workers, readers) {
       worker.waitUntilExit()
       reader.wait()
+      Ending.waitIfBegun()
       if worker.terminationStatus != 0 { table.fail("a worker ended with \(worker.terminationStatus)") }
     }
     if lists { return true }
@@ -130,7 +130,11 @@ struct Worker {
   func run() throws {
     let lock = NSLock()
     nonisolated(unsafe) var current: CrashRig?
-    endOnSignals { lock.withLock { current }?.end() }
+    Ending.onSignals {
+      LabVM.endAll()
+      lock.withLock { current }?.end()
+      rmdir(Lab.paths.run)
+    }
     for memory in CrashCase.Memory.allCases {
       let operations = CrashCase.Operation.allCases.filter { wanted.mayMatch("\($0.rawValue)/\(memory)/") }
       if operations.isEmpty { continue }

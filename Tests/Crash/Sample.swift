@@ -36,9 +36,9 @@ struct Sample {
 
   static func row(_ samples: ArraySlice<Sample>, _ vm: LabVM, _ number: Int) throws -> [String] {
     let pid = try vm.pid()
-    let status = String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/status") ?? Data(), as: UTF8.self)
+    let status = Processes.text("/proc/\(pid)/status")
     let private_ = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }?.split(separator: " ").dropFirst().first
-    let mounts = FileManager.default.contents(atPath: "/proc/self/mountinfo")?.count { $0 == 10 } ?? 0
+    let mounts = Processes.text("/proc/self/mountinfo").utf8.count { $0 == 10 }
     let files = FileManager.default.enumerator(atPath: vm.configuration.home)?.allObjects.count ?? 0
     return [
       "\(number)", Text.number(Text.median(samples.map(\.pause))), Text.number(samples.map(\.pause).max() ?? 0),

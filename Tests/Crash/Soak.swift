@@ -24,13 +24,13 @@ struct Soak {
     try FileManager.default.createDirectory(atPath: Lab.paths.run, withIntermediateDirectories: true)
     let image = Lab.paths.run + "/boot.qcow2"
     let network = runs > 0 ? try NetworkLoad() : nil
-    endOnSignals {
-      Subjects.endAll()
+    Ending.onSignals {
+      LabVM.endAll()
       network?.end()
       unlink(image)
     }
     defer {
-      Subjects.endAll()
+      LabVM.endAll()
       network?.end()
       unlink(image)
       rmdir(Lab.paths.run)
@@ -54,14 +54,18 @@ struct Soak {
   }
 
   private static func load() -> String {
-    String(decoding: FileManager.default.contents(atPath: "/proc/loadavg") ?? Data(), as: UTF8.self)
+    Processes.text("/proc/loadavg")
       .split(separator: " ").prefix(3).joined(separator: " ")
+  }
+
+  private static func restore(_ name: String, _ image: String, _ change: (inout VMConfiguration) -> Void) throws -> LabVM {
+    try LabVM(CrashRig.configuration(name, image: image, change))
   }
 
   // One VM, again and again.
 
   private func chain(_ image: String, _ network: NetworkLoad) throws -> [String] {
-    let vm = try Subjects.restore("soak-\(getpid())", image) {
+    let vm = try Self.restore("soak-\(getpid())", image) {
       $0.memory = .file()
       network.attach(&$0)
     }
@@ -100,7 +104,7 @@ struct Soak {
 
   private func crowd(_ image: String) throws -> [String] {
     let all = try (1...vms).map { number in
-      try Subjects.restore("crowd-\(getpid())-\(number)", image) { if number % 2 == 0 { $0.memory = .file() } }
+      try Self.restore("crowd-\(getpid())-\(number)", image) { if number % 2 == 0 { $0.memory = .file() } }
     }
     var faults: [String] = []
     for target in [QEMUVersion.v10_0, .v7_2] {
@@ -132,20 +136,4 @@ struct Soak {
     }
     return faults
   }
-}
-
-/// The VMs there are: those that a signal has to end.
-enum Subjects {
-  private static let lock = NSLock()
-  nonisolated(unsafe) private static var all: [LabVM] = []
-
-  static func restore(
-    _ name: String, _ image: String, _ change: (inout VMConfiguration) -> Void
-  ) throws -> LabVM {
-    let vm = try LabVM(CrashRig.configuration(name, image: image, change))
-    lock.withLock { all.append(vm) }
-    return vm
-  }
-
-  static func endAll() { for vm in lock.withLock({ all }) { vm.end() } }
 }

@@ -86,6 +86,43 @@ extension FailureTests {
       }
     }
 
+    /// moult is dead, its guardian does not get to run: then others come.
+    @Test func `beside a guardian that is held up: a command waits, and says for whom; another program's cont is heard of`() throws {
+      let patient = try Kills.patient("late", .shared)
+      func leave() throws -> (guardian: pid_t, twin: pid_t) {
+        let upgrade = try TracedRun(moult: patient.upgrade(), of: patient.vm)
+        try upgrade.go(to: "verify.done")
+        try upgrade.finishRecord()
+        let guardian = try Self.guardian(patient), twin = try #require(patient.twin)
+        try Kills.kill(guardian, SIGSTOP)
+        Foundation.kill(upgrade.pid, SIGKILL)
+        _ = try upgrade.wait()
+        return (guardian, twin)
+      }
+      var (guardian, twin) = try leave()
+      let beside = try run(moult: patient.upgrade())
+      patient.check(beside, exits: 1, saying: ["guardian (pid \(guardian))", "bringing an upgrade to an end"])
+      #expect(Set(patient.vm.processes) == [patient.pid, twin])
+      try Kills.kill(guardian, SIGCONT)
+      try eventually("the guardian is done") { Processes.hasEnded(guardian) }
+      _ = try patient.expectWhole()
+
+      (guardian, twin) = try leave()
+      // The public monitor is the new QEMU's: the guest runs there, writes to its memory, which both have, and to its disk.
+      try patient.vm.qmp("cont")
+      try eventually("it runs") { try patient.vm.status() == "running" }
+      try Kills.kill(twin)
+      try Kills.kill(guardian, SIGCONT)
+      try eventually("the guardian is done") { Processes.hasEnded(guardian) }
+      try eventually("the old QEMU, which knows nothing of that, is ended") { patient.vm.processes.isEmpty }
+      let recover = try run(moult: ["recover"])
+      #expect(recover.code == 0 && !FileManager.default.fileExists(atPath: patient.stateDirectory), "\(recover)")
+      let history = try run(moult: ["history", "--format", "json"]).json().array.filter { $0["vm"].string == patient.name }
+      let last = try #require(history.last { $0["outcome"].string?.contains("needs-person") ?? false }, "\(history)")
+      #expect(last["steps"].array.contains { $0["name"].string == "verify" && $0["outcome"].string == "done" }, "\(last)")
+      #expect(last["arguments"].array.contains { $0.string == patient.name }, "\(last)")
+    }
+
     @Test func `a rollback that is killed leaves the upgrade held, or is finished`() throws {
       let patient = try Kills.patient("back", .shared)
       for (step, isBack) in [("launch", false), ("exchange", false), ("retire", true)] {

@@ -186,7 +186,7 @@ final class Patient {
   }
 
   private static func mounts(_ configuration: VMConfiguration) -> Set<String> {
-    let text = String(decoding: FileManager.default.contents(atPath: "/proc/self/mountinfo") ?? Data(), as: UTF8.self)
+    let text = Processes.text("/proc/self/mountinfo")
     return Set(text.split(separator: "\n").filter { $0.contains(configuration.name) }.map { String($0.split(separator: " ").dropFirst(2).joined(separator: " ")) })
   }
 

@@ -14,7 +14,8 @@ public final class LabVM: Sendable {
   /// - Parameter again: over what one that has ended left, as somebody would who starts it anew.
   public init(_ configuration: VMConfiguration, again: Bool = false, within seconds: Double = 90) throws {
     self.configuration = configuration
-    LabVM.names.withLock { _ = $0.insert(configuration.name) }
+    Ending.waitIfBegun()
+    LabVM.all.withLock { $0[configuration.name] = configuration }
     if !again { try LabVM.removeRemains(of: configuration) }
     try LabVM.prepare(configuration)
     let serial = try SerialReader(path: configuration.serialSocket)
@@ -147,8 +148,17 @@ public final class LabVM: Sendable {
     try FileManager.default.moveItem(atPath: configuration.diskImage, toPath: path)
   }
 
-  /// Of all VMs there have been.
-  static let names = Mutex<Set<String>>([])
+  /// All that there have been, by their names.
+  private static let all = Mutex<[String: VMConfiguration]>([:])
+  static var names: Set<String> { all.withLock { Set($0.keys) } }
+
+  /// Ends whatever VMs there are, and removes what they had.
+  public static func endAll() {
+    for configuration in all.withLock({ Array($0.values) }) {
+      kill(configuration)
+      remove(configuration)
+    }
+  }
 
   // The VM's things on the host.
 

@@ -21,7 +21,7 @@ public struct Leftovers: Sendable {
       }
     }
     found.tree("/dev/shm") { $0.contains("moult-lab-\(getpid())-") }
-    let names = LabVM.names.withLock { $0 }
+    let names = LabVM.names
     found.tree("/run/moult") { path in names.contains { path.hasPrefix($0 + "-") } }
     // What was is history, and meant to stay. What is kept for the way back does not say for which VM:
     // where others upgrade theirs at the same time, MOULT_LAB_BUSY=1 leaves it out.
@@ -37,9 +37,8 @@ public struct Leftovers: Sendable {
   }
 
   private mutating func mounts() {
-    let text = FileManager.default.contents(atPath: "/proc/self/mountinfo") ?? Data()
     var count: [String: Int] = [:]
-    for line in String(decoding: text, as: UTF8.self).split(separator: "\n") {
+    for line in Processes.text("/proc/self/mountinfo").split(separator: "\n") {
       // proc_pid_mountinfo(5): id, parent, device, root, mount point, options, …, "-", type, source.
       let words = line.split(separator: " ")
       guard words.count > 6, let dash = words.firstIndex(of: "-"), dash + 1 < words.count else { continue }

@@ -1,6 +1,7 @@
 import CLab
 import Foundation
 import Glibc
+import Kernel
 
 /// What /proc says of the processes there are.
 public struct ProcessEntry: Sendable {
@@ -21,10 +22,8 @@ public enum Processes {
   /// All that have an argv: neither kernel threads nor zombies do.
   public static func all() -> [ProcessEntry] {
     list("/proc").compactMap { name in
-      guard let pid = pid_t(name), let data = FileManager.default.contents(atPath: "/proc/\(name)/cmdline"),
-        !data.isEmpty
-      else { return nil }
-      let words = data.split(separator: 0, omittingEmptySubsequences: false).map {
+      guard let pid = pid_t(name), case let content = contents("/proc/\(name)/cmdline"), !content.isEmpty else { return nil }
+      let words = content.split(separator: 0, omittingEmptySubsequences: false).map {
         String(decoding: $0, as: UTF8.self)
       }
       return ProcessEntry(pid: pid, arguments: words)
@@ -34,8 +33,7 @@ public enum Processes {
   /// Whether the process is gone or a zombie. One that is exiting has no argv any more, but may still
   /// have its sockets and locks: proc_pid_stat(5), state.
   public static func hasEnded(_ pid: pid_t) -> Bool {
-    guard let data = FileManager.default.contents(atPath: "/proc/\(pid)/stat") else { return true }
-    let text = String(decoding: data, as: UTF8.self)
+    let text = text("/proc/\(pid)/stat")
     guard let end = text.lastIndex(of: ")") else { return true }
     // The first thread is a zombie while others, which hold the files too, are still exiting.
     return ["Z", "X"].contains(text[end...].dropFirst(2).prefix(1)) && list("/proc/\(pid)/task").count <= 1
@@ -57,8 +55,7 @@ public enum Processes {
   private static func children() -> Set<pid_t> {
     Set(
       list("/proc/self/task").flatMap { thread in
-        String(decoding: FileManager.default.contents(atPath: "/proc/self/task/\(thread)/children") ?? Data(), as: UTF8.self)
-          .split(separator: " ").compactMap { pid_t($0) }
+        text("/proc/self/task/\(thread)/children").split(separator: " ").compactMap { pid_t($0) }
       })
   }
 
@@ -67,6 +64,12 @@ public enum Processes {
     kill(pid, SIGKILL)
     guard waitpid(pid, nil, 0) == pid else { throw LabFailure.system("wait for the adopted process \(pid)", errno) }
   }
+
+  /// A file of procfs; nothing if its process has ended. Foundation's `contents(atPath:)` leaks a page for each that is empty.
+  static func contents(_ path: String) -> [UInt8] {
+    do throws(Failure) { return try Files.read(path) } catch { return [] }
+  }
+  public static func text(_ path: String) -> String { String(decoding: contents(path), as: UTF8.self) }
 
   /// Names in a directory; none if there is no such directory.
   static func list(_ path: String) -> [String] {

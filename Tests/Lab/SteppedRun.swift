@@ -59,7 +59,7 @@ public final class SteppedRun {
   }
 
   private func isStopped(_ pid: pid_t) -> Bool {
-    let text = String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/stat") ?? Data(), as: UTF8.self)
+    let text = Processes.text("/proc/\(pid)/stat")
     guard let end = text.lastIndex(of: ")") else { return false }
     return ["T", "t"].contains(text[end...].dropFirst(2).prefix(1))
   }

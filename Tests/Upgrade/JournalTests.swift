@@ -176,6 +176,17 @@ import Testing
 
   @Test(arguments: [("", 0), ("123456789", 0xcbf4_3926), ("a", 0xe8b7_be43)] as [(String, UInt32)])
   func theChecksumIsTheUsualOne(text: String, sum: UInt32) { #expect(CRC32.of(text.utf8) == sum) }
+
+  @Test func theJournalTellsTheStepsOfAMoultThatWasKilled() {
+    let entries: [(StepName, JournalEntry.Phase)] = [
+      (.lock, .begin), (.lock, .done), (.keep, .begin), (.keep, .failed), (.switch, .begin), (.switch, .undoing), (.switch, .undone),
+    ]
+    let steps = JournalEntry.steps(entries.enumerated().map { JournalEntry(step: $1.0, phase: $1.1, milliseconds: Double($0), note: nil) })
+    #expect(steps.map(\.name) == [.lock, .keep, .switch])
+    #expect(steps.map(\.outcome) == ["done", "failed", "interrupted"])
+    #expect(steps.map(\.start) == [0, 2, 4] && steps.map(\.end) == [1, 3, 4])
+    #expect(JournalEntry.steps([]).isEmpty)
+  }
 }
 
 extension Files {

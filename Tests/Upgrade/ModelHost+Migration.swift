@@ -151,7 +151,17 @@ extension ModelHost {
     return event
   }
 
-  func hearEvents(_ side: Side) throws(Failure) {}
+  func hearEvents(_ side: Side) throws(Failure) {
+    if side == .new, let time = new?.unheardResume { new?.eventTimes["RESUME"] = time }
+  }
+
+  /// Another program tells the new QEMU to run the guest, as soon as its monitor is public, and it dies of that.
+  func continueAndKillNew() {
+    guard let twin = new, twin.isAlive, twin.runState == .paused, publicPaths.allSatisfy({ names[$0] == .new }) else { return }
+    new?.hasRun = true
+    new?.unheardResume = clock
+    kill(.new)
+  }
 
   func awaitEvent(_ side: Side, _ name: String, seconds: Double) throws(Failure) {
     try call("await \(side.rawValue) \(name)", waits: true) { () throws(Failure) in

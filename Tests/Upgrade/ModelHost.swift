@@ -22,6 +22,8 @@ final class ModelHost {
     var settling = 0
     /// The model's clock at the last event, by name.
     var eventTimes: [String: Int64] = [:]
+    /// When a RESUME was sent that nobody has read from the connection.
+    var unheardResume: Int64?
 
     var runs: Bool { isAlive && runState == .running }
   }
@@ -34,6 +36,7 @@ final class ModelHost {
     /// Ctrl-C before the call's effect or after it: heard by the next call that waits.
     case interrupt(after: Bool)
     case kill(Side, after: Bool)
+    case continueAndKillNew
     /// moult itself is killed: from here on none of its calls does anything.
     case killMoult(after: Bool)
 
@@ -43,6 +46,7 @@ final class ModelHost {
       case .happensAndFails(let errno): "happens and fails with \(errno)"
       case .interrupt(let after): "Ctrl-C \(after ? "after" : "before")"
       case .killMoult(let after): "moult killed \(after ? "after" : "before")"
+      case .continueAndKillNew: "another program continues the new QEMU, which dies"
       case .kill(let side, let after): "\(side.rawValue) killed \(after ? "after" : "before")"
       }
     }
@@ -135,6 +139,7 @@ final class ModelHost {
       throw Failure(step: text, subject: "model", reason: "moult was killed")
     case .fails(let errno): throw Failure(step: text, subject: "model", errno: errno)
     case .kill(let side, after: false): kill(side)
+    case .continueAndKillNew: continueAndKillNew()
     case .interrupt(after: false): interruptPending = true
     default: break
     }

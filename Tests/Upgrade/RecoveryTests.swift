@@ -109,4 +109,80 @@ import Testing
       #expect(Ending(host: host, report: report).faultsFound(single: true, recovered: true) == [])
     }
   }
+
+  /// Its monitor is public from the exchange on. It wrote to the VM's disks, or may have: the old QEMU must not go on,
+  /// at whichever of the recovery's calls that happens, and whatever else goes wrong.
+  @Test(arguments: [FaultMatrixTests.Kind.plain, .network], ["journal exchange done", "journal verify done", "journal resume begin"])
+  func anotherProgramContinuesTheNewQEMUAndItDies(kind: FaultMatrixTests.Kind, point: String) throws {
+    let interrupted = try #require(Self.calls(kind).firstIndex(of: point))
+    let undisturbed = FaultMatrixTests.host(kind, [interrupted: .killMoult(after: true)])
+    _ = Self.recover(undisturbed)
+    var happened = 0
+    for index in (interrupted + 1)..<undisturbed.calls.count {
+      for other in [ModelHost.Fault?.none, .fails(.timedOut)] {
+        var faults: [Int: ModelHost.Fault] = [interrupted: .killMoult(after: true), index: .continueAndKillNew]
+        // The call before it: a question that gets no answer, say.
+        if let other, index > interrupted + 1 { faults[index - 1] = other }
+        let host = FaultMatrixTests.host(kind, faults)
+        let report = try #require(Self.recover(host))
+        guard host.new?.hasRun == true, host.new?.isAlive == false else { continue }
+        happened += 1
+        let what = "\(index) \(undisturbed.calls[index]), \(other.map { "\($0)" } ?? "nothing") before"
+        #expect(report.outcome == .needsPerson && !host.old.runs && host.violations == [], "\(what): \(report.notes) \(host.violations)")
+        // What it reported can be heard once only.
+        host.new?.unheardResume = nil
+        guard host.stateExists, let record = host.record else { continue }
+        host.reviveMoult()
+        let again = Executor(recovering: record, begun: Self.begun(host), host: host).recover()
+        #expect(again.outcome == .needsPerson && !host.old.runs && host.violations == [], "\(what), recovered again: \(again.notes) \(host.violations)")
+      }
+    }
+    #expect(happened > 2)
+  }
+
+  @Test func itDidSoBeforeAnybodyCameToRecover() throws {
+    for point in ["journal exchange done", "journal verify done"] {
+      let interrupted = try #require(Self.calls(.plain).firstIndex(of: point))
+      let host = FaultMatrixTests.host(.plain, [interrupted: .killMoult(after: true)])
+      let report = try #require(Self.recover(host) { $0.continueAndKillNew() })
+      #expect(report.outcome == .needsPerson && !host.old.runs && host.violations == [], "\(point): \(report.notes)")
+    }
+  }
+
+  /// No recovery is at work: the upgrade itself hears of it.
+  @Test func itDoesSoUnderTheUpgrade() {
+    for (index, call) in Self.calls(.plain).enumerated() {
+      let host = FaultMatrixTests.host(.plain, [index: .continueAndKillNew])
+      let report = ExecutorTests.run(host)
+      guard host.new?.hasRun == true, host.new?.isAlive == false else { continue }
+      #expect(report.outcome == .needsPerson && !host.old.runs && host.violations == [], "\(index) \(call): \(report.notes) \(host.violations)")
+    }
+  }
+
+  /// A client is heard by nobody until it is: that is not an end.
+  @Test func connectionsThatCannotBeGivenBackAreGivenBackByTheNextRecovery() throws {
+    let interrupted = try #require(Self.calls(.network).firstIndex(of: "journal exchange done"))
+    let undisturbed = FaultMatrixTests.host(.network, [interrupted: .killMoult(after: true)])
+    _ = Self.recover(undisturbed)
+    let given = try #require(undisturbed.calls.indices.first { $0 > interrupted && undisturbed.calls[$0] == "end diversion" })
+    for times in 1...2 {
+      let faults = Dictionary(uniqueKeysWithValues: (0..<times).map { (given + $0, ModelHost.Fault.fails(.ioError)) })
+      let host = FaultMatrixTests.host(.network, faults.merging([interrupted: .killMoult(after: true)]) { $1 })
+      let report = try #require(Self.recover(host))
+      if times == 1 {
+        #expect(report.outcome == .failed && host.old.runs && !host.isDiverted, "\(report.notes)")
+        continue
+      }
+      #expect(report.outcome == .needsPerson && host.old.runs && host.isDiverted, "\(report.notes)")
+      #expect(report.notes.contains { $0.contains("moult recover") }, "\(report.notes)")
+      // A guest that runs unheard is better than one that stands still.
+      #expect(host.violations.count == 1 && host.violations[0].contains("without its connections"), "\(host.violations)")
+      host.violations = []
+      let record = try #require(host.record)
+      host.reviveMoult()
+      let again = Executor(recovering: record, begun: Self.begun(host), host: host).recover()
+      #expect(again.outcome == .failed && host.old.runs && !host.isDiverted && host.violations == [], "\(again.notes) \(host.violations)")
+      #expect(Ending(host: host, report: again).faultsFound(single: false, recovered: true) == [])
+    }
+  }
 }

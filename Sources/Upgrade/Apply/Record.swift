@@ -9,6 +9,16 @@ public struct JournalEntry: Sendable, Equatable {
   /// Milliseconds since the upgrade began.
   public var milliseconds: Double
   public var note: String?
+
+  /// What a journal says of the steps that a moult took which was killed: those that it did not end were `interrupted`.
+  static func steps(_ entries: [JournalEntry]) -> [UpgradeReport.Step] {
+    entries.enumerated().compactMap { index, entry in
+      guard entry.phase == .begin else { return nil }
+      let end = entries[index...].first { $0.step == entry.step && [.done, .failed].contains($0.phase) }
+      return UpgradeReport.Step(
+        name: entry.step, start: entry.milliseconds, end: end?.milliseconds ?? entry.milliseconds, outcome: end?.phase.rawValue ?? "interrupted")
+    }
+  }
 }
 
 /// The files that run the old version once the package manager has replaced them.

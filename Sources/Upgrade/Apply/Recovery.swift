@@ -9,23 +9,23 @@ extension Executor {
     }
     let interrupted = Failure(step: "upgrade", subject: record.vm, reason: "the moult that did it was killed")
     var mayHaveRun = record.hasResumed || begun.contains(.resume) && record.state != .undoing
-    var state: String?
+    var (state, silence): (String?, Failure?) = (nil, nil)
     do {
       // Stopped by SIGSTOP it could not say.
       try host.thaw(.new)
       state = try self.state(of: .new)
-    } catch {
-      // It does not answer, or is just ending. Never told to run the guest it is not needed.
-      if !mayHaveRun { return undo(after: .lock, interrupted) ?? finish(interrupted) }
-      if host.isAlive(.new) {
-        notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(error)")
-        return report(.needsPerson, failure: (.lock, interrupted))
-      }
+    } catch { silence = error }
+    if state == nil, !mayHaveRun, newReportedRun {
+      // Its monitor is public from the exchange on: another program told it to. Whoever comes after this recovery could not
+      // hear that again.
+      (mayHaveRun, record.hasResumed) = (true, true)
+      attempt("note it") { () throws(Failure) in try self.host.save(self.record) }
     }
-    if state == nil, !mayHaveRun {
-      // Its monitor is public from the exchange on: another program may have told it to run the guest before it ended.
-      attempt("hear the new QEMU's last events") { () throws(Failure) in try self.host.hearEvents(.new) }
-      mayHaveRun = host.lastEvent(.new, "RESUME") != nil
+    if let silence, host.isAlive(.new) {
+      // Never told to run the guest it is not needed.
+      if !mayHaveRun { return undo(after: .lock, interrupted) ?? finish(interrupted) }
+      notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) does not say whether it runs the guest: \(silence)")
+      return report(.needsPerson, failure: (.lock, interrupted))
     }
     switch state {
     case nil where mayHaveRun:

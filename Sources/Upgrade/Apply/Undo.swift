@@ -70,6 +70,11 @@ extension Executor {
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then send SIGCONT and QMP cont to the old one")
       return leave(step, failure)
     }
+    if newReportedRun {
+      // Another program told it to, after it had been asked.
+      record.state = .underWay
+      return afterLostAnswer("dead", step, failure)
+    }
     let guestRuns = undoing(.pause) { continueOld() }
     // Once more, with the guest running: a stage that holds the VM's own names must not be removed.
     lost = giveNamesBack(lost)
@@ -140,10 +145,8 @@ extension Executor {
 
   /// The run state of the new QEMU after a resume that failed; nil when it is certain that it never ran.
   private func resumedState() -> String? {
-    guard host.isAlive(.new) else {
-      // It may have run for a moment before it died. Its disks then hold what the old one does not know of.
-      return host.lastEvent(.new, "RESUME") == nil ? nil : "dead"
-    }
+    // It may have run for a moment before it died. Its disks then hold what the old one does not know of.
+    guard host.isAlive(.new) else { return newReportedRun ? "dead" : nil }
     do {
       let state = try host.command(.new, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string ?? "unknown"
       if host.lastEvent(.new, "RESUME") != nil { return state }
@@ -151,6 +154,12 @@ extension Executor {
     } catch {
       return "unknown"
     }
+  }
+
+  /// Whether the new QEMU has reported that the guest runs, by whoever's word. Final once it is dead.
+  var newReportedRun: Bool {
+    attempt("hear the new QEMU's last events") { () throws(Failure) in try self.host.hearEvents(.new) }
+    return host.lastEvent(.new, "RESUME") != nil
   }
 
   private func afterLostAnswer(_ state: String, _ step: StepName, _ failure: Failure) -> UpgradeReport? {

@@ -35,11 +35,24 @@ struct Takeover {
     if isGuarded {
       do throws(Failure) { _ = try host.ensureGuardian(ready: false) } catch { unguarded = error }
     }
+    let arguments = Self.arguments(of: record)
     var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
     if let unguarded { report.notes.append("nobody watched over the recovery: \(unguarded)") }
-    do throws(Failure) { try History(state).add(HistoryEntry(record, report)) } catch {
+    report.steps = JournalEntry.steps(contents.entries)
+    do throws(Failure) { try History(state).add(HistoryEntry(record, report, arguments: arguments)) } catch {
       report.notes.append("could not write the history: \(error)")
     }
     return (record, report)
+  }
+
+  /// What the VM was started with, for the history; nil if neither QEMU is there to tell.
+  private static func arguments(of record: UpgradeRecord) -> [String]? {
+    for process in [record.old, record.spawned].compactMap(\.self) {
+      do throws(Failure) {
+        guard try ProcFS.status(process.pid).startTime == process.startTime else { continue }
+        return try Observer.commandLine(of: process.pid, startTime: process.startTime).commandLine.argv
+      } catch { continue }
+    }
+    return nil
   }
 }

@@ -28,7 +28,7 @@ public struct HistoryEntry: Sendable, Codable {
   public var steps: [UpgradeReport.Step]
   public var notes: [String]
   public var error: Trouble?
-  /// The VM's arguments, redacted; missing in an upgrade that was recovered.
+  /// The VM's arguments, redacted; missing in an upgrade that was recovered when neither QEMU was left to tell.
   public var arguments: [String]?
   public var moult: String
   public var kernel: String
@@ -138,12 +138,14 @@ extension HistoryEntry {
       memory: plan.memory.strategy.rawValue, report, arguments: Redaction.of(observation.arguments))
   }
 
-  init(_ record: UpgradeRecord, _ report: UpgradeReport) {
+  /// Of an upgrade that was recovered.
+  /// - Parameter arguments: with their secrets.
+  init(_ record: UpgradeRecord, _ report: UpgradeReport, arguments: [String]?) {
     self.init(
       id: record.id, vm: record.vm, key: record.key, outcome: "recovered: " + report.outcome.rawValue,
       from: Twin(version: record.oldVersion.description, binary: record.oldBinary, root: record.oldRoot, pid: record.old.pid),
       to: Twin(version: record.new?.version.description, binary: record.newBinary, root: record.newRoot, pid: record.spawned?.pid),
-      memory: record.memory.rawValue, report, arguments: nil)
+      memory: record.memory.rawValue, report, arguments: arguments.map(Redaction.of))
   }
 
   private init(

@@ -157,18 +157,7 @@ public struct StateDirectory: Sendable {
     try Files.makeDirectories(directory(key), mode: 0o700)
     while true {
       let file = try openLock(key)
-      guard try FileLock.take(file.raw) else {
-        let holder = try signatures(key).first
-        let pid = holder.map { "pid \($0.pid)" } ?? "just starting"
-        if holder?.isGuardian ?? false {
-          throw Failure(
-            step: "lock the VM", subject: key, reason: "a guardian (\(pid)) is bringing an upgrade to an end whose moult was killed",
-            hint: "try again in a moment; moult status shows when it has")
-        }
-        throw Failure(
-          step: "lock the VM", subject: key, reason: "another moult (\(pid)) is working on it",
-          hint: "wait for it, or end it with Ctrl-C there")
-      }
+      guard try FileLock.take(file.raw) else { throw try taken(key) }
       // The last holder may have removed the directory between our open and our lock.
       guard let there = try Files.statusIfPresent(lockPath(key)), there.isSameFile(as: try Files.status(of: file.raw)) else {
         try Files.makeDirectories(directory(key), mode: 0o700)
@@ -177,6 +166,22 @@ public struct StateDirectory: Sendable {
       try sign(key, file.raw)
       return file
     }
+  }
+
+  /// Why the lock cannot be had.
+  func taken(_ key: String) throws(Failure) -> Failure {
+    // Until its guardian has taken over, a moult that was killed still stands there.
+    let signatures = try signatures(key)
+    let holder = signatures.first { kill($0.pid, 0) == 0 || errno == EPERM } ?? signatures.first
+    let pid = holder.map { "pid \($0.pid)" } ?? "just starting"
+    if holder?.isGuardian ?? false {
+      return Failure(
+        step: "lock the VM", subject: key, reason: "a guardian (\(pid)) is bringing an upgrade to an end whose moult was killed",
+        hint: "try again in a moment; moult status shows when it has")
+    }
+    return Failure(
+      step: "lock the VM", subject: key, reason: "another moult (\(pid)) is working on it",
+      hint: "wait for it, or end it with Ctrl-C there")
   }
 
   private func openLock(_ key: String) throws(Failure) -> OwnedFD {

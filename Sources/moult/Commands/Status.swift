@@ -13,7 +13,7 @@ struct Status: ParsableCommand {
   func run() throws {
     try reporting(output) {
       let session = try Session.announcing()
-      if let vm { try session.recoverInterrupted(vm) }
+      if let vm { try session.recoverInterrupted(vm, isAlone: false) }
       var records = try session.state.records()
       if let vm {
         if records.contains(where: { $0.vm == vm }) {

@@ -22,7 +22,7 @@ public enum GuardianCost {
 
   /// How often a process has waited, or was made to: proc_pid_status(5).
   private static func switches(_ pid: pid_t) -> Int {
-    String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/status") ?? Data(), as: UTF8.self)
+    Processes.text("/proc/\(pid)/status")
       .split(separator: "\n").filter { $0.contains("ctxt_switches") }
       .compactMap { $0.split(separator: "\t").last.flatMap { Int($0) } }.reduce(0, +)
   }

@@ -45,7 +45,7 @@ struct Remains {
     if FileManager.default.fileExists(atPath: state.directory) { things.insert("file \(state.directory)") }
     tree(state.directory, without: [])
     for pid in state.watchers { things.insert("process \(pid)") }
-    let mounts = String(decoding: FileManager.default.contents(atPath: "/proc/self/mountinfo") ?? Data(), as: UTF8.self)
+    let mounts = Processes.text("/proc/self/mountinfo")
     for line in mounts.split(separator: "\n") where line.contains(configuration.home) { things.insert("mount \(line)") }
   }
 
@@ -88,7 +88,7 @@ extension Processes {
   }
   /// A field of proc_pid_status(5); empty if it has ended.
   static func status(_ field: String, of pid: pid_t) -> String {
-    String(decoding: FileManager.default.contents(atPath: "/proc/\(pid)/status") ?? Data(), as: UTF8.self)
+    Processes.text("/proc/\(pid)/status")
       .split(separator: "\n").first { $0.hasPrefix(field + ":") }.map { $0.dropFirst(field.count + 1).trimmingCharacters(in: .whitespaces) } ?? ""
   }
   /// How many descriptors a process has.
