@@ -9,14 +9,16 @@ final class BackEndProcess {
   private let process: ProcessHandle
   private let backEnd: BackEnd
 
-  /// - Parameter listener: a listening unix socket, to which the new QEMU connects.
-  init(_ backEnd: BackEnd, listener: CInt) throws(Failure) {
+  /// - Parameters:
+  ///   - key: the VM's, for whoever lists processes.
+  ///   - listener: a listening unix socket, to which the new QEMU connects.
+  init(_ backEnd: BackEnd, key: String, listener: CInt) throws(Failure) {
     self.backEnd = backEnd
     let pair = try Channel()
     channel = pair.ours
     let program = try OwnedFD.open("/proc/self/exe", O_RDONLY, step: "open moult's own program")
     let plan = ProcessPlan.moult(
-      program.raw, [StandInServer.command, "--", backEnd.word], environment: try ProcFS.environment(of: getpid()),
+      program.raw, [StandInServer.command, "--", backEnd.word, key], environment: try ProcFS.environment(of: getpid()),
       inherited: [
         ProcessPlan.Inherited(source: pair.theirs.raw, number: StandInServer.Descriptor.channel),
         ProcessPlan.Inherited(source: listener, number: StandInServer.Descriptor.listener),

@@ -17,8 +17,9 @@ final class PeerStandIn {
 
   /// - Parameters:
   ///   - index: among the VM's outgoing connections.
+  ///   - id, key: of the upgrade, and of the VM.
   ///   - directory: for files that only the new QEMU is to see; nil for a trial, which needs none.
-  init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, network pid: pid_t, directory: String?) throws(Failure) {
+  init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, key: String, network pid: pid_t, directory: String?) throws(Failure) {
     self.outgoing = outgoing
     if outgoing.peer.reconnects {
       (substitution, process) = (nil, nil)
@@ -40,7 +41,7 @@ final class PeerStandIn {
       listener = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       substitution = .abstract(name)
       process = try outgoing.backEnd.flatMap { [listener] backEnd throws(Failure) in
-        try listener.map { listener throws(Failure) in try BackEndProcess(backEnd, listener: listener.raw) }
+        try listener.map { listener throws(Failure) in try BackEndProcess(backEnd, key: key, listener: listener.raw) }
       }
     case .port:
       let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }

@@ -19,13 +19,16 @@ public enum StandInServer {
   }
 
   /// Answers whoever connects, each for itself, until it is to end.
-  /// - Parameter word: ``BackEnd/word``.
-  public static func serve(_ word: String) throws(Failure) {
+  /// - Parameters:
+  ///   - word: ``BackEnd/word``.
+  ///   - key: of the VM, for messages.
+  public static func serve(_ word: String, key: String) throws(Failure) {
+    let subject = "\(word) of \(key)"
     guard let backEnd = BackEnd(word: word) else {
-      throw Failure(step: "stand in for", subject: word, reason: "no such back end is known", hint: "moult starts this by itself")
+      throw Failure(step: "stand in for", subject: subject, reason: "no such back end is known", hint: "moult starts this by itself")
     }
     for number in [Descriptor.channel, Descriptor.listener] {
-      try valueOrErrno("stand in for", word, hint: "moult starts this by itself") { fcntl(number, F_SETFD, FD_CLOEXEC) }
+      try valueOrErrno("stand in for", subject, hint: "moult starts this by itself") { fcntl(number, F_SETFD, FD_CLOEXEC) }
     }
     signal(SIGPIPE, SIG_IGN)
     let reactor = Reactor()
@@ -35,7 +38,7 @@ public enum StandInServer {
     reactor.add(Descriptor.listener) { () throws(Failure) in
       conversations.append(Conversation(backEnd.standIn(), DescriptorBox(try UnixSocket.accept(Descriptor.listener)), reactor))
     }
-    _ = try reactor.wait(seconds: nil, step: "stand in for", subject: word) { () throws(Failure) -> Bool? in isOver ? true : nil }
+    _ = try reactor.wait(seconds: nil, step: "stand in for", subject: subject) { () throws(Failure) -> Bool? in isOver ? true : nil }
     withExtendedLifetime(conversations) {}
   }
 

@@ -52,7 +52,7 @@ final class Wiring {
       for _ in 0..<count { ports.append(try Port()) }
     }
     for (index, outgoing) in network.outgoing.enumerated() {
-      peers.append(try PeerStandIn(outgoing, index, id: id, network: old.pid, directory: plan.isTrial ? nil : directory))
+      peers.append(try PeerStandIn(outgoing, index, id: id, key: plan.key, network: old.pid, directory: plan.isTrial ? nil : directory))
     }
   }
 

@@ -7,9 +7,10 @@ struct StandIn: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: StandInServer.command, shouldDisplay: false)
 
   @Argument var backEnd: String
+  @Argument var key: String
 
   func run() throws {
-    do { try StandInServer.serve(backEnd) } catch {
+    do { try StandInServer.serve(backEnd, key: key) } catch {
       Output.failure(error)
       throw ExitStatus.failed.code
     }
