@@ -156,6 +156,16 @@ import Testing
     #expect(match.match(bindings, nodes: nil).map { $0.descriptors.map(\.number) } == [[11], [9]])
   }
 
+  /// The second has no address: it was opened over the first.
+  @Test func `a back end has all its connections`() {
+    let option = "-chardev socket,id=c,path=/run/tpm,logfile=/l"
+    let sockets = [13, 14].map { HeldDescriptor.classify(Self.open($0, "socket:[\($0)]", S_IFSOCK, inode: UInt64($0)), Self.nothing) }
+    let bindings = [Binding(kind: .tpm, role: .connect, address: "/run/tpm", option: option, handover: .duplicate, why: ""),
+      Binding(kind: .file, role: .own, address: "/l", option: option, handover: .share, why: "")]
+    let match = BindingMatch(descriptors: sockets, identity: { _ in nil }, memory: [:], backEnds: [option: [13, 14]])
+    #expect(match.match(bindings, nodes: nil).map { $0.descriptors.map(\.number) } == [[13, 14], []])
+  }
+
   @Test func `a tap by its interface or its number`() {
     let tap = HeldDescriptor.classify(Self.open(9, "/dev/net/tun", S_IFCHR, interface: "tap0"), Self.nothing)
     let match = BindingMatch(descriptors: [tap], identity: { _ in nil }, memory: [:])

@@ -216,7 +216,7 @@ import Testing
     // None, two, and a TPM of which the version is not known.
     ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 99)], .v2_0, []),
     ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12), unix(3, to: 13)], .v2_0, []),
-    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12)], nil, []),
+    ([unix(1, to: 11), unix(11, "/run/tpm", to: 1), unix(2, to: 12)], nil, [22]),
     // The emulator has ended.
     ([unix(2, to: 12)], .v2_0, []),
   ]
@@ -228,10 +228,23 @@ import Testing
     var network = try process.network(words, unix: sockets)
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
-      holder: { $0 == 11 ? [11, 12, 13] : [] }, version: { $0 == "tpm-tis" ? version : nil })
+      holder: { ($0 == 11 ? [11, 12, 13] : [], false) }, version: { $0 == "tpm-tis" ? version : nil })
     #expect(network.outgoing.map { $0.channels.map(\.descriptor) } == [channels])
-    #expect(network.unresolved.isEmpty == !channels.isEmpty)
+    #expect(network.unresolved.isEmpty == (network.outgoing[0].backEnd != nil))
     #expect(network.outgoing[0].backEnd == (channels.isEmpty ? nil : version.map { .tpm($0) }))
+  }
+
+  @Test func anEmulatorThatIsStoppedIsRefused() throws {
+    var process = Process()
+    for inode in UInt64(1)...2 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let unix = [Self.unix(1, to: 11), Self.unix(11, "/run/tpm", to: 1), Self.unix(2, to: 12)]
+    let words = "-chardev socket,id=c,path=/run/tpm -tpmdev emulator,id=t,chardev=c -device tpm-crb,tpmdev=t"
+    var network = try process.network(words, unix: unix)
+    try network.findBackEnds(
+      CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: unix,
+      holder: { _ in ([11, 12], true) }, version: { _ in .v2_0 })
+    #expect(network.outgoing[0].backEnd == nil && network.inodes.contains(2))
+    #expect(network.unresolved.map(\.why) == ["the emulator of the TPM is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on"])
   }
 
   /// Both go to the new QEMU, and neither is taken from the old one before: that asks the emulator for its state.

@@ -79,11 +79,14 @@ extension Session {
       if let file = descriptors.first(where: { $0.number == seen.descriptor }) { memory[backend.option] = file.status.identity }
     }
     inspection.descriptors = held
-    var taps: [String: [Int32]] = [:]
+    var (taps, backEnds): ([String: [Int32]], [String: [Int32]]) = ([:], [:])
     if let observation {
+      for outgoing in observation.network.outgoing where outgoing.backEnd != nil {
+        backEnds[observation.commandLine.options[outgoing.peer.option].text] = outgoing.connections.map(\.descriptor)
+      }
       for tap in observation.network.taps { taps[observation.commandLine.options[tap.tap.option].text] = tap.descriptors }
     }
-    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps)
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps, backEnds: backEnds)
       .match(inspection.bindings.map(\.binding), nodes: observation?.nodeFiles)
     return inspection
   }

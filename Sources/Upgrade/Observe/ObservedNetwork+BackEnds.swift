@@ -6,10 +6,10 @@ extension ObservedNetwork {
   /// Finds what the running QEMU has open to its back ends.
   /// - Parameters:
   ///   - numbers: the running QEMU's descriptors by their sockets.
-  ///   - holder: all sockets of the process that has the one with this inode.
+  ///   - holder: of the process that has the socket with this inode, all its sockets, and whether it is stopped.
   ///   - version: of the TPM behind a device of this driver; nil if that cannot be told.
   mutating func findBackEnds(
-    _ commandLine: CommandLine, _ numbers: [UInt64: CInt], unix: [UnixSocketEntry], holder: (UInt64) throws(Failure) -> Set<UInt64>,
+    _ commandLine: CommandLine, _ numbers: [UInt64: CInt], unix: [UnixSocketEntry], holder: (UInt64) throws(Failure) -> (sockets: Set<UInt64>, isStopped: Bool),
     version: (String) throws(Failure) -> TPMStandIn.Version?
   ) throws(Failure) {
     for (index, found) in outgoing.enumerated() where found.peer.backEnd == .tpm {
@@ -18,7 +18,7 @@ extension ObservedNetwork {
         refuse("QEMU is not connected to \(found.peer.text)")
         continue
       }
-      let theirs = try holder(peer)
+      let (theirs, isStopped) = try holder(peer)
       // QEMU has sent one end of a socket pair to the emulator: the two know nobody else.
       let pairs = unix.filter { entry in
         entry.state == .established && entry.path == nil && entry.inode != socket.inode && numbers[entry.inode] != nil
@@ -28,12 +28,17 @@ extension ObservedNetwork {
         refuse("which connection has the commands of the TPM cannot be told: QEMU has \(pairs.count) that could be it")
         continue
       }
+      outgoing[index].channels = [Connection(descriptor: number, inode: pairs[0].inode)]
+      if isStopped {
+        // QEMU asks it for its state when the guest stands still, and waits for the answer whatever comes.
+        refuse("the emulator of the TPM is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on")
+        continue
+      }
       guard let driver = commandLine.tpmDriver, let version = try version(driver) else {
         refuse("of which version the TPM is cannot be told")
         continue
       }
       outgoing[index].backEnd = .tpm(version)
-      outgoing[index].channels = [Connection(descriptor: number, inode: pairs[0].inode)]
     }
   }
 }
@@ -44,8 +49,9 @@ extension ObservedNetwork {
     _ commandLine: CommandLine, _ descriptors: [OpenDescriptor], unix: [UnixSocketEntry], pid: pid_t, _ monitor: QMPConnection
   ) throws(Failure) {
     try findBackEnds(commandLine, Self.numbers(descriptors), unix: unix) { inode throws(Failure) in
-      guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return [] }
-      return Set(try ProcFS.openDescriptors(of: holder.pid).compactMap(\.socketInode))
+      guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return ([], false) }
+      let sockets = Set(try ProcFS.openDescriptors(of: holder.pid).compactMap(\.socketInode))
+      return (sockets, try ["T", "t"].contains(ProcFS.status(holder.pid).state))
     } version: { driver throws(Failure) in try TPMStandIn.Version(driver: driver, monitor) }
   }
 }

@@ -35,6 +35,7 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var backEnd: BackEnd?
     /// Further connections, which were opened over this one.
     public var channels: [Connection] = []
+    var connections: [Connection] { (socket.map { [$0] } ?? []) + channels }
     var carried: Connection? { peer.isRaw || backEnd != nil ? socket : nil }
   }
   public struct Queues: Sendable, Equatable {
@@ -66,7 +67,7 @@ public struct ObservedNetwork: Sendable, Equatable {
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
     let listening = listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }
-    let connecting = outgoing.flatMap { ($0.socket.map { [$0] } ?? []) + $0.channels }
+    let connecting = outgoing.flatMap(\.connections)
     return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served)
   }
   /// Descriptors of taps that are.

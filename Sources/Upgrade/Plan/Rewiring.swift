@@ -68,8 +68,8 @@ public struct Rewiring: Sendable, Equatable {
       }
     }
     for (index, outgoing) in network.outgoing.enumerated() {
-      guard let socket = outgoing.carried else { continue }
-      for (channel, socket) in ([socket] + outgoing.channels).enumerated() {
+      guard outgoing.carried != nil else { continue }
+      for (channel, socket) in outgoing.connections.enumerated() {
         peers.append(Peer(outgoing: index, channel: channel, isRaw: outgoing.backEnd == nil, source: socket.descriptor, given: take()))
       }
     }
