@@ -17,7 +17,6 @@ extension FailureTests {
     }
 
     static let features: [Feature] = [
-      Feature(arguments: ["-netdev", "user,id=n0,tftp=/srv", "-device", "e1000,netdev=n0"], words: ["tftp"]),
       Feature(arguments: ["-netdev", "socket,id=n0,listen=127.0.0.1:45871", "-device", "e1000,netdev=n0"], words: ["socket"]),
       Feature(
         arguments: ["-serial", "udp:127.0.0.1:9@127.0.0.1:45875", "-serial", "udp:127.0.0.2:9@127.0.0.2:45875"], words: ["udp", "cannot be told"]),

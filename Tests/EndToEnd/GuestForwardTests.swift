@@ -14,7 +14,7 @@ extension EndToEnd {
             $0.words = ["net=10.0.2.15/24", "connect=10.0.2.100:99"]
             $0.extraArguments = [
               "-chardev", "socket,id=service,path=\($0.agentSocket),server=on,wait=off",
-              "-netdev", "user,id=u,guestfwd=tcp:10.0.2.100:99-chardev:service", "-device", "virtio-net-pci,netdev=u",
+              "-netdev", "user,id=u,tftp=\(Lab.paths.run),guestfwd=tcp:10.0.2.100:99-chardev:service", "-device", "virtio-net-pci,netdev=u",
             ]
           })
         defer { vm.end() }

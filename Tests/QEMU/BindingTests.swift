@@ -130,7 +130,7 @@ import Testing
       "-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-chardev:c", "-chardev", "socket,id=c,path=/c,server=on,wait=off",
       is: "netdev-user own n relaunch", "unix-socket listen /c swap"),
     Case("-netdev", "user,id=n,guestfwd=tcp:10.0.2.100:80-tcp:h:81", is: "netdev-user own n relaunch", "tcp-socket connect h:81 refuse"),
-    Case("-netdev", "user,id=n,smb=/s,tftp=/t", is: "directory share /s refuse", "directory share /t refuse", "netdev-user own n relaunch"),
+    Case("-netdev", "user,id=n,smb=/s,tftp=/t", is: "directory share /s refuse", "directory share /t reopen", "netdev-user own n relaunch"),
     Case("-netdev", "user,id=n,restrict=on", is: "netdev-user own n relaunch"),
     Case("-netdev", "socket,id=n,mcast=230.0.0.1:1,localaddr=h", is: "netdev-socket share 230.0.0.1:1@h duplicate"),
     Case("-netdev", "socket,id=n,fd=3", is: "netdev-socket connect fd=3 refuse"),

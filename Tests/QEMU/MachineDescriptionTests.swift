@@ -40,7 +40,7 @@ import Testing
     .init(argv: ["-netdev", "user,id=n,hostfwd=unix:/a-b-:2"], kind: .unixSocket, address: "/a-b"),
     .init(argv: ["-netdev", "user,id=n,hostfwd=tcp::0-:2"]), .init(argv: ["-nic", "user,hostfwd=tcp::http-:2"]), .init(argv: ["-nic", "hostfwd=tcp:h:1-:2"]),
     .init(argv: ["-netdev", #"{"type":"user","id":"n","restrict":true,"guestfwd":[{"str":"tcp:10.0.2.1:1-null"}]}"#]),
-    .init(argv: ["-netdev", "user,id=n,restrict=y,tftp=/t"], kind: .directory, address: "/t"),
+    .init(argv: ["-netdev", "user,id=n,restrict=y,smb=/t"], kind: .directory, address: "/t"),
     .init(argv: ["-netdev", "dgram,id=n,local.type=unix,local.path=/p"], kind: .netdevSocket, address: "/p"),
     .init(argv: ["-netdev", "socket,id=n,listen=:1"], kind: .netdevSocket, address: ":1"),
     .init(argv: ["-netdev", "vhost-vdpa,id=n,vhostdev=/dev/v"], kind: .vhostVdpa, address: "/dev/v"),

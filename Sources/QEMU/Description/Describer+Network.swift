@@ -54,11 +54,12 @@ extension Describer {
       parameters.isOn("restrict") ? "it is cut off from the outside, so a new one is as good" : Self.endingConnections)
     for rule in rules("hostfwd", parameters) { hostForward(rule, option) }
     for rule in rules("guestfwd", parameters) { guestForward(rule, option) }
-    for key in ["smb", "tftp"] {
-      guard let path = parameters[key] else { continue }
+    if let path = parameters["tftp"] { file(path, .other, option, isDirectory: true) }
+    if let path = parameters["smb"] {
       refuse(
-        .directory, .share, path, option.text, "a directory served to the guest by user networking (\(key))",
-        "start the VM without \(key)=", purpose: key)
+        .directory, .share, path, option.text,
+        "QEMU serves it by a Samba of its own, whose configuration in /tmp it would leave behind when it is killed (smb)",
+        "start the VM without smb=, and let a Samba of the host serve the directory", purpose: "smb")
     }
   }
 
