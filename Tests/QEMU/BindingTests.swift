@@ -82,7 +82,7 @@ import Testing
     Case("-drive", "file=nbd://h/e", is: "block-remote connect nbd://h/e reopen"),
     Case("-blockdev", #"{"driver":"nbd","node-name":"n","server":{"type":"inet","host":"::1","port":"10809"},"export":"e"}"#, is: "block-remote connect nbd://[::1]:10809/e reopen"),
     Case("-blockdev", "driver=nbd,server.type=unix,server.path=/s,export=e", is: "block-remote connect nbd+unix:///e?socket=/s reopen"),
-    Case("-blockdev", "driver=ssh,server.host=h,server.port=22,user=u,path=/p", is: "block-remote connect ssh://u@h:22/p refuse"),
+    Case("-blockdev", "driver=ssh,server.host=h,server.port=22,user=u,path=/p", is: "block-remote connect ssh://u@h:22/p reopen"),
     Case("-blockdev", "driver=nfs,server.type=inet,server.host=h,path=/p/i", is: "block-remote connect nfs://h/p/i refuse"),
     Case("-blockdev", "driver=rbd,pool=p,namespace=n,image=i", is: "block-remote connect rbd:p/n/i refuse"),
     Case("-blockdev", "driver=iscsi,transport=iser,portal=h:1,target=iqn,lun=3", is: "block-remote connect iser://h:1/iqn/3 refuse"),

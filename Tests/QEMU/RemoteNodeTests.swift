@@ -29,7 +29,9 @@ import Testing
   }
 
   @Test(arguments: [
-    ("iscsi", "json:{}", nil), ("iscsi", "iscsi://h:x/t/0", nil), ("ssh", "ssh://u@h/p", nil),
+    ("iscsi", "json:{}", nil), ("iscsi", "iscsi://h:x/t/0", nil), ("ssh", "json:{}", nil), ("ssh", "ssh://u@h/p", .port(22, host: "h")),
+    ("ssh", #"json:{"driver":"ssh","path":"/i","server":{"host":"::1","port":"5"},"user":"u"}"#, .port(5, host: "::1")),
+    ("ssh", #"json:{"driver":"ssh","server.host":"h","path":"/i"}"#, .port(22, host: "h")),
     ("iscsi", "iscsi://10.0.0.1/iqn.x:y/1", .port(3260, host: "10.0.0.1")), ("iscsi", "iscsi://u%p@h:5/iqn.x:y/1", .port(5, host: "h")),
     ("iscsi", #"json:{"driver":"iscsi","portal":"127.0.0.1:7","target":"iqn.x:y","lun":1}"#, .port(7, host: "127.0.0.1")),
     ("iscsi", #"json:{"driver":"iscsi","portal":"[::1]","target":"iqn.x:y"}"#, .port(3260, host: "::1")),

@@ -45,7 +45,7 @@ import Testing
     #expect(network.inodes == [1, 2])
   }
 
-  @Test(arguments: [("iscsi", nil), ("rbd", "exclusive-lock"), ("ssh", "not been tried")] as [(String, String?)])
+  @Test(arguments: [("iscsi", nil), ("rbd", "exclusive-lock"), ("nfs", "not been tried")] as [(String, String?)])
   func whatIsBelowAnImageIsLookedAtToo(_ driver: String, _ reason: String?) {
     var observation = Fixture.observation()
     observation.network.disks = [RemoteDisk(node: RemoteNode(driver: driver, file: "\(driver)://h/x", isReadOnly: true))]

@@ -24,7 +24,7 @@ enum BlockDriver {
   ]
 
   /// Remote disks that both QEMUs may have open: see ``RemoteNode``.
-  private static let shared: Set<String> = ["nbd", "iscsi", "http", "https"]
+  private static let shared: Set<String> = ["nbd", "iscsi", "http", "https", "ssh"]
 
   /// Why a remote disk cannot be open in both QEMUs; nil if it can.
   static func refusal(_ driver: String) -> Refusal? {
@@ -46,7 +46,7 @@ enum BlockDriver {
   static func isRemote(_ driver: String) -> Bool { remote.contains(driver) }
 
   /// The port of a server that is written without one.
-  static let defaultPorts: [String: UInt16] = ["nbd": 10809, "iscsi": 3260, "http": 80, "https": 443]
+  static let defaultPorts: [String: UInt16] = ["nbd": 10809, "iscsi": 3260, "http": 80, "https": 443, "ssh": 22]
 
   /// The protocol before the first colon, if there is one before any slash, and what follows it.
   static func split(_ filename: String) -> (scheme: String?, path: String) {

@@ -26,12 +26,15 @@ public struct RemoteNode: Sendable, Hashable {
 }
 
 extension RemoteNode {
-  /// The server in a URL, or in the `portal` or `url` of `json:{…}`.
+  /// The server in a URL, or in the `portal`, `url` or `server` of `json:{…}`.
   private static func authority(_ file: String, _ driver: String) -> Server? {
     var text = file[...]
     if file.hasPrefix("json:") {
-      guard let own = BlockGraph.own(file), let word = (own["portal"] ?? own["url"])?.string else { return nil }
-      text = word[...]
+      guard let own = BlockGraph.own(file) else { return nil }
+      func word(_ key: String) -> String? { own["server"]?[key]?.string ?? own["server." + key]?.string }
+      if let host = word("host") { return (word("port").map { UInt16($0) } ?? BlockDriver.defaultPorts[driver]).map { .port($0, host: host) } }
+      guard let written = (own["portal"] ?? own["url"])?.string else { return nil }
+      text = written[...]
     }
     if let scheme = text.firstRange(of: "://") { text = text[scheme.upperBound...] }
     text = text.prefix { $0 != "/" }

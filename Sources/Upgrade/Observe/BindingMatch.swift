@@ -76,7 +76,9 @@ struct BindingMatch {
   /// Whether a path as bind(2) was given it is that of the command line, which may be in a URL.
   private func same(_ path: String, _ written: String) -> Bool {
     guard !path.isEmpty else { return false }
-    return path == written || written.hasSuffix("socket=" + path) || (path.hasPrefix("/") && !written.hasPrefix("/") && path.hasSuffix("/" + written))
+    // `nbd:unix:/path:exportname=e`
+    let oldForm = "nbd:unix:" + path
+    return path == written || written.hasSuffix("socket=" + path) || written == oldForm || written.hasPrefix(oldForm + ":") || (path.hasPrefix("/") && !written.hasPrefix("/") && path.hasSuffix("/" + written))
   }
 
   /// What may be a port in an address: digits after a colon, of which `remote@local` and URLs have several.

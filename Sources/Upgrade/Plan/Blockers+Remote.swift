@@ -6,7 +6,7 @@ extension UpgradePlan {
   /// There are never two writers: the old QEMU gives its disks up (its guest stopped, its writes answered and flushed)
   /// before it sends the end of its state, and the new one takes them up when it has read that. What remains to be known
   /// is that the server serves a second client, and that this one sees what the first has written. Of iSCSI a target's logical
-  /// unit is the same for every initiator, by the protocol; HTTP is only read.
+  /// unit is the same for every initiator, by the protocol; a file by SSH is its server's; HTTP is only read.
   var remoteDiskBlockers: [Blocker] {
     let refused = Set(observation.description.blockers.map(\.option))
     let words = observation.description.bindings.filter { $0.kind == .blockRemote }.map(\.option)
