@@ -13,10 +13,12 @@ extension Session {
     // One of a VM that has ended since must not stand before that of a VM of the same name.
     var living: UpgradeRecord?
     for candidate in named where living == nil {
-      if let twin = candidate.new, try ProcessHandle(twin.process) != nil { living = candidate }
+      if try candidate.hasLivingGuest() { living = candidate }
     }
     if let found = living ?? named.first {
       record = found
+    } else if let ended = records.first(where: { $0.new.map { "\($0.process.pid)" } == selector }), try !ended.hasLivingGuest() {
+      record = ended  // Of a VM that has ended nobody has that pid any more.
     } else {
       let pid = try Locator.find(selector, state: state)
       record = records.first { $0.new?.process.pid == pid || $0.old.pid == pid }
@@ -61,8 +63,7 @@ extension Session {
     guard let new = record.new else {
       throw Failure(step: "roll back", subject: record.vm, reason: "the record names no new QEMU")
     }
-    let status = try unlessGone { () throws(Failure) in try ProcessStatus.read(pid: new.process.pid) }
-    guard status?.startTime == new.process.startTime else {
+    guard try record.hasLivingGuest() else {
       throw Failure(
         step: "roll back", subject: record.vm, reason: "the new QEMU (pid \(new.process.pid)) has ended, and the guest with it",
         hint: "start the VM anew; moult commit \(record.vm) clears what the upgrade left")
@@ -99,5 +100,12 @@ extension Session {
       result.notes.append("the guest is not healthy in the new QEMU, and could not be rolled back: \(error)")
     }
     return result
+  }
+}
+
+extension UpgradeRecord {
+  fileprivate func hasLivingGuest() throws(Failure) -> Bool {
+    guard let new else { return false }
+    return try ProcessHandle(new.process) != nil
   }
 }

@@ -61,7 +61,13 @@ extension EndToEnd {
         let first = try LabVM(configuration)
         _ = try first.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
         #expect(try first.upgrade(to: .v11_1).code == 3, "it can still be taken back")
+        let ended = try first.pid()
         first.end()
+        // By its name, or by the pid that nobody has any more.
+        for selector in ["e2e-held-over", "\(ended)"] {
+          let back = try run(moult: ["rollback", selector])
+          #expect(back.code == 1 && back.stderr.contains("(pid \(ended)) has ended"), "\(back)")
+        }
         func mustBeKnownToHaveEnded() throws {
           let status = try Answer(run(moult: ["status", "e2e-held-over", "--format", "json"]))
           #expect(status.json[0]["outcome"].string == "ended" && status.stderr.contains("moult commit"), "\(status)")

@@ -148,7 +148,7 @@ extension LinuxHost {
   /// Why the new QEMU ended before it greeted: what it wrote, or what the binary alone says.
   private func startFailure(_ plan: UpgradePlan, _ failure: Failure) throws(Failure) -> Failure {
     if failure.errno == .interrupted || failure.errno == .timedOut { return failure }
-    var reason = newMessages()
+    var reason = newComplaints
     if reason == nil {
       // Its messages went where they cannot be read back. Tried alone, it may say what is wrong with it.
       let facts = try TargetProbe.run(plan.observation, plan.request, demands: plan.demands, reactor: reactor)

@@ -64,7 +64,7 @@ extension LinuxHost {
         reasons.append("\(side.rawValue): \(error)")
       }
     }
-    if let text = newMessages() {
+    if let text = newComplaints {
       reasons.append("the new one's last words: \(text)")
     } else if !isAlive(.new), messages == nil {
       reasons.append("what it said went where the VM's messages go, and cannot be read back there (\(whyNoMessages?.description ?? "/dev/null, a pipe, a terminal"))")
@@ -74,21 +74,24 @@ extension LinuxHost {
 
   func death(of side: Side, during step: String) -> Failure {
     var reason = "the \(side.rawValue) QEMU ended"
-    if side == .new, let text = newMessages() { reason += ": \(text)" }
+    if side == .new, let text = newComplaints { reason += ": \(text)" }
     if side == .old { reason += " (the guest powered off, or it was killed)" }
     return Failure(step: step, subject: "", reason: reason)
   }
 
+  /// Why the new QEMU went wrong, by its own words; nil if it has none, or its log cannot be read back.
+  var newComplaints: String? { newMessages(lines: 20).flatMap(QEMUMessages.complaint) }
+
   /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
-  func newMessages(lines: Int = 3) -> String? {
+  func newMessages(lines: Int) -> String? {
     guard let messages else { return nil }
     let size: Int64
     do { size = try Files.status(of: messages.file.raw).size } catch { return "its messages cannot be read (\(error))" }
     // Its end, where the reason is.
-    var bytes = [UInt8](repeating: 0, count: 200 * max(lines, 10))
+    var bytes = [UInt8](repeating: 0, count: 200 * lines)
     let count = pread(messages.file.raw, &bytes, bytes.count, off_t(max(messages.offset, size - Int64(bytes.count))))
     guard count > 0 else { return nil }
     let text = String(decoding: bytes[..<count], as: UTF8.self).trimmingWhitespace
-    return text.isEmpty ? nil : text.split(separator: "\n").suffix(lines).joined(separator: lines > 3 ? "\n" : " / ")
+    return text.isEmpty ? nil : text.split(separator: "\n").suffix(lines).joined(separator: "\n")
   }
 }

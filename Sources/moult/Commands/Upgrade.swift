@@ -74,7 +74,7 @@ private func sentence(_ plan: UpgradePlan, _ report: UpgradeReport, hasEnded: Bo
   case .held: return "\(plan.vm) runs in \(to), held: \(total)\nmoult commit \(plan.vm) to keep it, moult rollback \(plan.vm) to go back"
   case .rolledBack: return "\(plan.vm) is back in \(to): \(total)"
   case .refused: return "\(plan.vm): refused, nothing was changed"
-  case .failed: return "\(plan.vm): failed, the old QEMU \(plan.observation.version) runs on (pid \(plan.observation.process.pid))"
+  case .failed: return "\(plan.vm): failed, \(plan.request.takesBack ? "" : "the old ")QEMU \(plan.observation.version) runs on (pid \(plan.observation.process.pid))"
   case .needsPerson where hasEnded: return "\(plan.vm): the VM has ended: no QEMU runs the guest"
   case .needsPerson: return "\(plan.vm): failed, and somebody has to look"
   }
