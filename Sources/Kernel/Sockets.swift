@@ -32,18 +32,24 @@ public enum UnixSocket {
   ///
   /// - Parameter timeoutMilliseconds: how long to wait for room in the listener's queue; then ETIMEDOUT. 0: for ever.
   public static func connect(_ path: String, timeoutMilliseconds: Int = 5000) throws(Failure) -> OwnedFD {
-    let step = "connect to"
-    let socket = OwnedFD(
-      try valueOrErrno(step, path) {
-        Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-      })
+    let socket = try unconnected()
+    try connect(socket.raw, to: path, timeoutMilliseconds: timeoutMilliseconds)
+    return socket
+  }
+
+  /// A stream socket that is not connected yet, close-on-exec.
+  public static func unconnected() throws(Failure) -> OwnedFD {
+    OwnedFD(try valueOrErrno("make socket", "") { Glibc.socket(AF_UNIX, CInt(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0) })
+  }
+
+  /// Connects one that somebody has already.
+  public static func connect(_ socket: CInt, to path: String, timeoutMilliseconds: Int = 5000) throws(Failure) {
     if path.utf8.count > maximumPathLength {
       let named = try OwnedFD.naming(path)
-      try connect(socket.raw, "/proc/self/fd/\(named.raw)", path, timeoutMilliseconds)
+      try connect(socket, "/proc/self/fd/\(named.raw)", path, timeoutMilliseconds)
     } else {
-      try connect(socket.raw, path, path, timeoutMilliseconds)
+      try connect(socket, path, path, timeoutMilliseconds)
     }
-    return socket
   }
 
   private static func connect(

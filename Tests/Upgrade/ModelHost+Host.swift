@@ -144,6 +144,15 @@ extension ModelHost: Host {
 
   func finishRewiring() { hasStandIns = false }
 
+  func endPredecessors(of moves: [WiredMove]) throws(Failure) {
+    if moves.allSatisfy({ $0.predecessor == nil }) { return }
+    try call("end predecessors") { () throws(Failure) in
+      if new?.runState != .paused { violate("the old QEMU's connections were ended for a new one that does not have the guest") }
+    }
+  }
+
+  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) { _ = try command(.old, "stop", nil, seconds: 30) }
+
   private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }
 
   func exchange(_ exchange: NameExchange) throws(Failure) {

@@ -228,7 +228,7 @@ import Testing
     var network = try process.network(words, unix: sockets)
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
-      holder: { ($0 == 11 ? [11, 12, 13] : [], false) }, version: { $0 == "tpm-tis" ? version : nil })
+      holder: { ("swtpm", $0 == 11 ? [11, 12, 13] : [], false) }, version: { $0 == "tpm-tis" ? version : nil }, disks: { [] })
     #expect(network.outgoing.map { $0.channels.map(\.descriptor) } == [channels])
     #expect(network.unresolved.isEmpty == (network.outgoing[0].backEnd != nil))
     #expect(network.outgoing[0].backEnd == (channels.isEmpty ? nil : version.map { .tpm($0) }))
@@ -242,7 +242,7 @@ import Testing
     var network = try process.network(words, unix: unix)
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: unix,
-      holder: { _ in ([11, 12], true) }, version: { _ in .v2_0 })
+      holder: { _ in ("swtpm", [11, 12], true) }, version: { _ in .v2_0 }, disks: { [] })
     #expect(network.outgoing[0].backEnd == nil && network.inodes.contains(2))
     #expect(network.unresolved.map(\.why) == ["the emulator of the TPM is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on"])
   }
@@ -262,6 +262,48 @@ import Testing
     #expect(plan.rewiring.peers.map { [$0.source, CInt($0.channel)] } == [[40, 0], [41, 1]])
     #expect(!plan.rewiring.hasConnections && plan.observation.network.inodes.isSuperset(of: [40, 41]))
     #expect(plan.steps.first { $0.name == .rewire }?.why == "2 live connections: the new QEMU gets the very ones")
+  }
+
+  private static let disk = VhostUserDevice(
+    path: "/machine/peripheral-anon/device[0]/virtio-backend", chardev: "c",
+    answers: .init(features: 1, protocolFeatures: 0x20, queues: 1, configuration: [0]), queues: 1, obstacle: nil)
+  private static let diskWords = "-chardev socket,id=c,path=/run/disk -device vhost-user-blk-pci,chardev=c"
+
+  static let servers: [(program: String, disks: [VhostUserDevice], isFound: Bool)] = [
+    ("qemu-storage-daemon", [disk], true), ("vhost", [disk], false), ("qemu-storage-daemon", [], false),
+    ("qemu-storage-daemon", [VhostUserDevice(path: "", chardev: "c", answers: disk.answers, queues: 1, obstacle: "its rings are packed")], false),
+  ]
+  @Test(arguments: servers) func aServedDiskIsFound(program: String, disks: [VhostUserDevice], isFound: Bool) throws {
+    var process = Process()
+    for inode in UInt64(1)...3 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let sockets = [Self.unix(1, to: 11), Self.unix(11, "/run/disk", to: 1), Self.unix(2, to: 12), Self.unix(12, to: 2), Self.unix(3, to: 13)]
+    var network = try process.network(Self.diskWords, unix: sockets)
+    network.outgoing[0].path = "/run/disk"
+    try network.findBackEnds(
+      CommandLine(argv: ["qemu"] + Self.diskWords.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
+      holder: { (program, $0 == 11 ? [11, 12, 13] : [], false) }, version: { _ in nil }, disks: { disks })
+    #expect((network.outgoing[0].backEnd == .vhostUser(Self.disk.answers)) == isFound && network.unresolved.isEmpty == isFound)
+    // Of another disk of the same program, too: all are accounted for.
+    if isFound { #expect(network.inodes.isSuperset(of: [1, 2, 3])) }
+  }
+
+  /// The new QEMU gets a connection of its own, and the guest is stopped by moult itself, at the right moment.
+  @Test(arguments: [(QEMUVersion(major: 10, minor: 0), false), (QEMUVersion(major: 11, minor: 1), true)])
+  func aServedDiskGetsASuccessor(version: QEMUVersion, isRefused: Bool) throws {
+    var observation = Fixture.observation(Fixture.arguments + Self.diskWords.split(separator: " ").map(String.init))
+    observation.live.chardevs.append("c")
+    observation.live.anonymousDevices.append("vhost-user-blk-pci")
+    let peer = try #require(observation.commandLine.outgoingConnections.first)
+    var outgoing = ObservedNetwork.Outgoing(peer: peer, socket: .init(descriptor: 40, inode: 40), path: "/run/disk")
+    (outgoing.backEnd, outgoing.channels) = (.vhostUser(Self.disk.answers), [.init(descriptor: 41, inode: 41)])
+    observation.network.outgoing = [outgoing]
+    observation.network.servedDisks = [Self.disk]
+    let plan = Fixture.plan(observation)
+    #expect(plan.blockers == [] && plan.memory.stopsGuest && !plan.rewiring.hasConnections)
+    #expect(plan.rewiring.peers.map { [$0.source, $0.isSuccessor ? 1 : 0] } == [[40, 1]])
+    var moved = plan
+    moved.target = TargetFacts(version: version, catalog: .init())
+    #expect(moved.servedDiskBlockers.isEmpty != isRefused)
   }
 
   /// A VM with a connection that is carried over, one that begins anew, and one that is not made again.

@@ -5,27 +5,51 @@ public import Kernel
 /// What they say to each other is a protocol of which the program keeps the state: two QEMUs cannot speak to it at once. A
 /// new one is started with a stand-in in its place, and is given the running one's connection when it takes the guest over.
 public enum BackEnd: Sendable, Hashable {
-  public enum Kind: Sendable, Hashable { case tpm }
+  public enum Kind: Sendable, Hashable { case tpm, vhostUser }
 
   /// swtpm and its like, behind `-tpmdev emulator`.
   case tpm(TPMStandIn.Version)
+  /// Whoever serves the rings of a disk: SPDK, qemu-storage-daemon and their like.
+  case vhostUser(VhostUserAnswers)
 
   /// As an argument of a command, and back.
   public var word: String {
     switch self {
-    case .tpm(let version): "tpm-\(version.rawValue)"
+    case .tpm(let version): Self.tpmPrefix + version.rawValue
+    case .vhostUser(let answers): Self.vhostUserPrefix + answers.word
     }
   }
 
   public init?(word: String) {
-    guard word.hasPrefix("tpm-"), let version = TPMStandIn.Version(rawValue: String(word.dropFirst("tpm-".count))) else { return nil }
-    self = .tpm(version)
+    if word.hasPrefix(Self.tpmPrefix), let version = TPMStandIn.Version(rawValue: String(word.dropFirst(Self.tpmPrefix.count))) {
+      self = .tpm(version)
+    } else if word.hasPrefix(Self.vhostUserPrefix), let answers = VhostUserAnswers(word: word.dropFirst(Self.vhostUserPrefix.count)) {
+      self = .vhostUser(answers)
+    } else {
+      return nil
+    }
+  }
+
+  private static let tpmPrefix = "tpm-"
+  private static let vhostUserPrefix = "vhost-user-"
+
+  /// Its memory of a connection cannot be taken over by another QEMU, but it begins anew with the next one when that has
+  /// ended: to the same address, and with what the stand-in was told.
+  public var servesSuccessors: Bool { if case .vhostUser = self { true } else { false } }
+
+  /// How many a QEMU has to it.
+  public var connections: Int {
+    switch self {
+    case .tpm: 2
+    case .vhostUser(let answers): answers.hasChannel ? 2 : 1
+    }
   }
 
   /// What answers a new QEMU, for one connection.
   public func standIn() -> any BackEndStandIn {
     switch self {
     case .tpm(let version): TPMStandIn(version)
+    case .vhostUser(let answers): VhostUserStandIn(answers)
     }
   }
 }

@@ -24,6 +24,9 @@ struct Chardev {
     return consumers.contains { $0.contains("vhost-user") } ? .vhostUser : nil
   }
 
+  /// All that it is for are the rings of a disk.
+  var servesDisk: Bool { !consumers.isEmpty && consumers.allSatisfy { $0.hasPrefix("device ") && DeviceTable.isServedDisk(String($0.dropFirst("device ".count))) } }
+
   /// `host:port` of a TCP socket; of a UDP one `host:port` that it sends to, and `@host:port` that it is bound
   /// to if that is said, as in `-serial udp:`.
   var networkAddress: String {

@@ -143,9 +143,19 @@ extension Describer {
             kind, address, "the state of the TPM is in the emulator behind this socket, which serves one QEMU",
             "let QEMU connect to the emulator by path=, without reconnect=")
         }
+      } else if chardev.servesDisk {
+        if path != nil, !isAbstract, role == .connect, parameters.isPlainSocket, parameters.reconnectMilliseconds == 0 {
+          bind(
+            kind, role, address, chardev.option, .duplicate,
+            "the back end serves the new QEMU's connection as soon as the running one's has ended", purpose: purpose)
+        } else {
+          refuse(
+            kind, address, "the back end of vhost-user serves one QEMU at a time",
+            "let QEMU connect to it by path=, without server= and reconnect=; or unplug the disk first (device_del, then chardev-remove)")
+        }
       } else {
         refuse(
-          kind, address, "the back end of vhost-user serves one QEMU at a time",
+          kind, address, "the back end of vhost-user serves one QEMU at a time, and only that of a disk (vhost-user-blk) can be handed over yet",
           "unplug the device first (device_del, then chardev-remove)")
       }
     } else if let fd = parameters["fd"] {

@@ -1,6 +1,9 @@
 /// The device models that a QEMU has: what `-device help` of 5.2, 7.2, 10.0 and 11.1 lists, of every target
 /// that Debian builds, and a few that Debian leaves out or that were there before 5.2.
 enum DeviceTable {
+  /// A disk whose rings another program serves.
+  static func isServedDisk(_ driver: String) -> Bool { family(driver) == "vhost-user-blk" }
+
   static func isKnown(_ driver: String) -> Bool {
     // CPUs, one model or more for each name that `-cpu` takes.
     names.contains(driver) || driver.hasSuffix("-cpu") || driver.hasSuffix("-core")

@@ -76,10 +76,15 @@ extension CommandLine {
 extension CommandLine {
   /// Character devices that are connections to back ends, by id.
   var backEndChardevs: [String: BackEnd.Kind] {
-    let ids = options.compactMap { option in
-      option.name == "tpmdev" && option.parameters["type"] == "emulator" ? option.parameters["chardev"] : nil
+    let ids = options.compactMap { option -> (String, BackEnd.Kind)? in
+      guard let chardev = option.parameters["chardev"] else { return nil }
+      switch option.name {
+      case "tpmdev": return option.parameters["type"] == "emulator" ? (chardev, .tpm) : nil
+      case "device": return DeviceTable.isServedDisk(option.parameters["driver"] ?? "") ? (chardev, .vhostUser) : nil
+      default: return nil
+      }
     }
-    return Dictionary(ids.map { ($0, .tpm) }) { first, _ in first }
+    return Dictionary(ids) { first, _ in first }
   }
 }
 

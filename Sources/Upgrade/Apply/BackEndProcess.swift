@@ -41,6 +41,17 @@ final class BackEndProcess {
     return ends.filter(isConnection).map(\.number) + ends.filter { !isConnection($0) }.map(\.number)
   }
 
+  /// The other end of one of the new QEMU's that ``numbers(in:name:)`` has named.
+  func end(of number: CInt, in new: ProcessHandle) throws(Failure) -> DescriptorBox {
+    let table = try UnixSocketTable.read(networkOf: new.pid)
+    let inode = try ProcFS.openDescriptors(of: new.pid).first { $0.number == number }?.socketInode
+    let peer = table.first { $0.inode == inode }?.peerInode
+    guard let end = try ProcFS.openDescriptors(of: process.pid).first(where: { $0.socketInode != nil && $0.socketInode == peer }) else {
+      throw Failure(step: "find the other end of", subject: "the new QEMU's descriptor \(number)", reason: "it has been closed", hint: "try again")
+    }
+    return DescriptorBox(try process.duplicate(descriptor: end.number))
+  }
+
   /// Returns when it is gone.
   deinit {
     do throws(Failure) {

@@ -59,6 +59,8 @@ public protocol Host: AnyObject {
 
   /// - Parameter seconds: how long the answer may take.
   func command(_ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double) throws(Failure) -> JSONValue
+  /// Stops the guest in the old QEMU, at a moment at which the back ends of these disks are done with all that it has asked for.
+  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure)
   /// Hands each side its end of the migration stream and starts the migration.
   /// - Parameter last: done when all is ready, right before.
   func startMigration(_ last: () throws(Failure) -> Void) throws(Failure)
@@ -93,6 +95,8 @@ public protocol Host: AnyObject {
   func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String]
   /// Whether any of it is there: then the new QEMU may have read what clients sent.
   func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool
+  /// Ends connections of the old QEMU whose successors are served only then: it could not go on any more.
+  func endPredecessors(of moves: [WiredMove]) throws(Failure)
   /// Lets the stand-ins go.
   func finishRewiring()
   /// Whether what was staged is what is public now, by inode.

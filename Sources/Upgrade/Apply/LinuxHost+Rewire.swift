@@ -27,6 +27,7 @@ extension LinuxHost {
   private func rewire(_ moves: [WiredMove], in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) -> [String] {
     var lost: [String] = []
     for move in moves { try passOn(move) }
+    try wiring?.connectSuccessors()
     try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
       var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
       for move in moves {
@@ -71,6 +72,14 @@ extension LinuxHost {
     throw Failure(
       step: "take over", subject: move.what, reason: "where the next frame begins among the \(waiting.count) bytes that wait there cannot be told",
       hint: "try again when the network is less busy")
+  }
+
+  public func endPredecessors(of moves: [WiredMove]) throws(Failure) {
+    guard let oldProcess, !oldProcess.hasExited else { return }
+    for predecessor in moves.compactMap(\.predecessor) where try WiredMove.identity(of: predecessor.descriptor, in: oldProcess.pid) == predecessor.identity {
+      let connection = try oldProcess.duplicate(descriptor: predecessor.descriptor)
+      try ListeningSocket.shut(connection.raw)
+    }
   }
 
   public func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {

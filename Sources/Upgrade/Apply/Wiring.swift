@@ -31,6 +31,8 @@ final class Wiring {
   private(set) var clients: [CInt: DescriptorBox] = [:]
   /// By their place among the VM's outgoing connections.
   private var peers: [PeerStandIn] = []
+  /// Connections to back ends of the new QEMU's own, by their number there, until they are connected.
+  private var successions: [CInt: BackEndSuccession] = [:]
   /// What has answered the new QEMU until it gets the real connections.
   private var backEnds: [BackEndProcess] = []
 
@@ -43,8 +45,15 @@ final class Wiring {
       taps.append(try Stand(queue.flags))
     }
     // A trial has the stand-ins only.
-    for source in plan.isTrial ? [] : rewiring.sources {
-      real.append(DescriptorBox(try old.duplicate(descriptor: source)))
+    for (source, given) in plan.isTrial ? [] : Array(zip(rewiring.sources, rewiring.given)) {
+      if let peer = rewiring.peers.first(where: { $0.given == given && $0.isSuccessor }),
+        let succession = try BackEndSuccession(network.outgoing[peer.outgoing])
+      {
+        successions[given] = succession
+        real.append(succession.socket)
+      } else {
+        real.append(DescriptorBox(try old.duplicate(descriptor: source)))
+      }
     }
     let count = network.listeners.count(where: Rewiring.needsPort)
     // Made in an array of ours, lest a failure in there leave some of them open.
@@ -93,7 +102,10 @@ final class Wiring {
       let carried = rewiring.peers.filter { $0.outgoing == index }
       if let process = peer.process {
         backEnds.append(process)
-        for (peer, number) in zip(carried, try peer.numbers(in: new, expected: carried.count)) { accepted[peer.given] = number }
+        let backEnd = network.outgoing[index].backEnd
+        let numbers = try peer.numbers(in: new, expected: backEnd?.connections ?? carried.count)
+        for (peer, number) in zip(carried, numbers) { accepted[peer.given] = number }
+        if let given = carried.first?.given { try successions[given]?.prepare(process, numbers, in: new) }
         continue
       }
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
@@ -107,7 +119,7 @@ final class Wiring {
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
-    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false, isWatchedByRing: Bool = false) throws(Failure) {
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false, isWatchedByRing: Bool = false, predecessor: WiredMove.Predecessor? = nil) throws(Failure) {
       guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
         throw Failure(
           step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
@@ -116,7 +128,7 @@ final class Wiring {
       moves.append(
         WiredMove(
           move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
-          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing))
+          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing, predecessor: predecessor))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -165,7 +177,8 @@ final class Wiring {
       let outgoing = network.outgoing[peer.outgoing].peer
       try add(
         peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.isRaw ? peer.source : nil,
-        isFramed: outgoing.isFramed)
+        isFramed: outgoing.isFramed,
+        predecessor: peer.isSuccessor ? network.outgoing[peer.outgoing].socket.map { .init(descriptor: $0.descriptor, identity: "socket:[\($0.inode)]") } : nil)
     }
     if let twice = Dictionary(grouping: moves, by: \.move.to).values.first(where: { $0.count > 1 }) {
       throw Failure(
@@ -178,6 +191,14 @@ final class Wiring {
     for socket in listening { try ListeningSocket.deafen(socket.raw) }
     held += listening
     return moves
+  }
+
+  /// Connects the new QEMU's own connections, if that has not been done.
+  func connectSuccessors() throws(Failure) {
+    for (given, succession) in successions {
+      try succession.connect()
+      successions[given] = nil
+    }
   }
 
   /// Makes a connection to the new QEMU that stands for a live one, and finds its end there.
@@ -264,6 +285,14 @@ public struct WiredMove: Sendable, Equatable, Codable {
   public var isFramed: Bool?
   /// A socket that QEMU may watch by io_uring. Nil in records of versions that knew of none.
   public var isWatchedByRing: Bool?
+  /// A connection of the running QEMU's, which must have ended for this one to be served.
+  public var predecessor: Predecessor?
+
+  public struct Predecessor: Sendable, Equatable, Codable {
+    /// The old QEMU's.
+    public var descriptor: CInt
+    public var identity: String
+  }
 
   var isTap: Bool { identity.hasPrefix(Self.tapMark) }
   private static let tapMark = "tap "

@@ -6,41 +6,68 @@ extension ObservedNetwork {
   /// Finds what the running QEMU has open to its back ends.
   /// - Parameters:
   ///   - numbers: the running QEMU's descriptors by their sockets.
-  ///   - holder: of the process that has the socket with this inode, all its sockets, and whether it is stopped.
+  ///   - holder: of the process that has the socket with this inode, the name of its program, all its sockets, and whether it is stopped.
   ///   - version: of the TPM behind a device of this driver; nil if that cannot be told.
+  ///   - disks: those that back ends serve.
   mutating func findBackEnds(
-    _ commandLine: CommandLine, _ numbers: [UInt64: CInt], unix: [UnixSocketEntry], holder: (UInt64) throws(Failure) -> (sockets: Set<UInt64>, isStopped: Bool),
-    version: (String) throws(Failure) -> TPMStandIn.Version?
+    _ commandLine: CommandLine, _ numbers: [UInt64: CInt], unix: [UnixSocketEntry],
+    holder: (UInt64) throws(Failure) -> (program: String, sockets: Set<UInt64>, isStopped: Bool),
+    version: (String) throws(Failure) -> TPMStandIn.Version?, disks: () throws(Failure) -> [VhostUserDevice]
   ) throws(Failure) {
-    for (index, found) in outgoing.enumerated() where found.peer.backEnd == .tpm {
+    if outgoing.contains(where: { $0.peer.backEnd == .vhostUser }) { servedDisks = try disks() }
+    for (index, found) in outgoing.enumerated() {
+      guard let kind = found.peer.backEnd else { continue }
       func refuse(_ why: String) { unresolved.append((commandLine.options[found.peer.option].text, why)) }
       guard let socket = found.socket, let peer = unix.first(where: { $0.inode == socket.inode })?.peerInode else {
         refuse("QEMU is not connected to \(found.peer.text)")
         continue
       }
-      let (theirs, isStopped) = try holder(peer)
-      // QEMU has sent one end of a socket pair to the emulator: the two know nobody else.
+      let (program, theirs, isStopped) = try holder(peer)
+      // QEMU has sent one end of a socket pair to the back end: the two know nobody else.
       let pairs = unix.filter { entry in
         entry.state == .established && entry.path == nil && entry.inode != socket.inode && numbers[entry.inode] != nil
-          && entry.peerInode.map(theirs.contains) ?? false
+          && entry.peerInode.map { peer in theirs.contains(peer) && !unix.contains { $0.inode == peer && $0.path != nil } } ?? false
       }
-      guard pairs.count == 1, let number = numbers[pairs[0].inode] else {
-        refuse("which connection has the commands of the TPM cannot be told: QEMU has \(pairs.count) that could be it")
+      let channels = pairs.compactMap { entry in numbers[entry.inode].map { Connection(descriptor: $0, inode: entry.inode) } }
+      if kind == .tpm, channels.count != 1 {
+        refuse("which connection has the commands of the TPM cannot be told: QEMU has \(channels.count) that could be it")
         continue
       }
-      outgoing[index].channels = [Connection(descriptor: number, inode: pairs[0].inode)]
+      // Several devices may have one back end, which is asked for all of them.
+      let known = inodes
+      outgoing[index].channels = channels.filter { !known.contains($0.inode) }
       if isStopped {
-        // QEMU asks it for its state when the guest stands still, and waits for the answer whatever comes.
-        refuse("the emulator of the TPM is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on")
+        // QEMU asks it when the guest stands still, and waits for the answer whatever comes.
+        refuse("\(kind == .tpm ? "the emulator of the TPM" : "its back end") is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on")
         continue
       }
-      guard let driver = commandLine.tpmDriver, let version = try version(driver) else {
-        refuse("of which version the TPM is cannot be told")
-        continue
+      switch kind {
+      case .tpm:
+        guard let driver = commandLine.tpmDriver, let version = try version(driver) else {
+          refuse("of which version the TPM is cannot be told")
+          continue
+        }
+        outgoing[index].backEnd = .tpm(version)
+      case .vhostUser:
+        guard case .chardev(let id) = found.peer.user, let disk = servedDisks.first(where: { $0.chardev == id }) else {
+          refuse("QEMU does not tell of the disk behind it, as it does since \(VhostUserDevice.oldest)")
+          continue
+        }
+        if let obstacle = disk.obstacle {
+          refuse(obstacle)
+          continue
+        }
+        guard found.path != nil, Self.successionPrograms.contains(program) else {
+          refuse("whether its back end (\(program)) serves another connection when this one ends is not known; \(Self.successionPrograms.joined(separator: ", ")) does")
+          continue
+        }
+        outgoing[index].backEnd = .vhostUser(disk.answers)
       }
-      outgoing[index].backEnd = .tpm(version)
     }
   }
+
+  /// Programs that were seen to serve one connection after the other.
+  private static let successionPrograms = ["qemu-storage-daemon"]
 }
 
 extension ObservedNetwork {
@@ -49,10 +76,16 @@ extension ObservedNetwork {
     _ commandLine: CommandLine, _ descriptors: [OpenDescriptor], unix: [UnixSocketEntry], pid: pid_t, _ monitor: QMPConnection
   ) throws(Failure) {
     try findBackEnds(commandLine, Self.numbers(descriptors), unix: unix) { inode throws(Failure) in
-      guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return ([], false) }
+      guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return ("unknown", [], false) }
       let sockets = Set(try ProcFS.openDescriptors(of: holder.pid).compactMap(\.socketInode))
-      return (sockets, try ["T", "t"].contains(ProcFS.status(holder.pid).state))
-    } version: { driver throws(Failure) in try TPMStandIn.Version(driver: driver, monitor) }
+      let program = try ProcFS.executable(of: holder.pid).path.split(separator: "/").last.map(String.init) ?? ""
+      return (program, sockets, try ["T", "t"].contains(ProcFS.status(holder.pid).state))
+    } version: { driver throws(Failure) in
+      try TPMStandIn.Version(driver: driver, monitor)
+    } disks: { () throws(Failure) in
+      guard let version = monitor.version, version >= VhostUserDevice.oldest else { return [] }
+      return try VhostUserDevice.disks(of: monitor)
+    }
   }
 }
 

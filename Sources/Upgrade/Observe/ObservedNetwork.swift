@@ -55,13 +55,16 @@ public struct ObservedNetwork: Sendable, Equatable {
   public var disks: [RemoteDisk] = []
   /// Connections of the libraries that reach some of them, by inode.
   public var served: Set<UInt64> = []
+  /// Disks that back ends among those serve.
+  public var servedDisks: [VhostUserDevice] = []
   /// Words for which nothing was found, each with why.
   public var unresolved: [(words: String, why: String)] = []
 
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served && a.unresolved.elementsEqual(b.unresolved, by: ==)
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
+      && a.servedDisks == b.servedDisks && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.

@@ -21,6 +21,20 @@ extension UpgradePlan {
     return warnings
   }
 
+  /// The first version that does not load the disks of those before it: their features do not pass its check, whatever they are
+  /// (`Features … unsupported`, from 7.2 to 11.1, in a plain migration, too; from 11.1 to 11.1 they do).
+  private static let loadsNoOlderDisks = QEMUVersion(major: 11, minor: 0)
+
+  /// Disks that back ends serve, which the new version would not load.
+  var servedDiskBlockers: [Blocker] {
+    guard let target, target.version >= Self.loadsNoOlderDisks, observation.version < Self.loadsNoOlderDisks else { return [] }
+    return observation.network.servedDisks.map { disk in
+      Blocker(
+        option: "chardev \(disk.chardev)", reason: "QEMU \(target.version) does not load a vhost-user-blk that \(observation.version) saves",
+        wayOut: "a QEMU before \(Self.loadsNoOlderDisks.major); or restart the VM in the new one")
+    }
+  }
+
   private static let untold = "which socket of the running QEMU this is cannot be told"
 
   /// What has been named is not named by its number, too.

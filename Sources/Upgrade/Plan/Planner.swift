@@ -42,7 +42,9 @@ extension UpgradePlan {
       request: request, target: target, memory: memory, stages: stages,
       bindings: Self.bindings(observation, memory), steps: Self.steps(request, observation, memory, stages),
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
-    plan.blockers += plan.networkBlockers + plan.remoteDiskBlockers
+    // Its stop must be one of moult's: see ``LinuxHost/stopGuest(draining:)``.
+    if !observation.network.servedDisks.isEmpty { plan.memory.stopsGuest = true }
+    plan.blockers += plan.networkBlockers + plan.remoteDiskBlockers + plan.servedDiskBlockers
     plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring

@@ -32,6 +32,8 @@ public struct Rewiring: Sendable, Equatable {
     public var outgoing: Int
     /// 0: the connection; N: the Nth that was opened over it to a back end.
     public var channel = 0
+    /// The new QEMU gets a connection of its own to the same program, which serves that when the running QEMU's has ended.
+    public var isSuccessor = false
     /// It can be diverted while the state is saved: what goes over it is no dialogue with QEMU itself.
     public var isRaw = true
     public var source: CInt
@@ -69,8 +71,11 @@ public struct Rewiring: Sendable, Equatable {
     }
     for (index, outgoing) in network.outgoing.enumerated() {
       guard outgoing.carried != nil else { continue }
-      for (channel, socket) in outgoing.connections.enumerated() {
-        peers.append(Peer(outgoing: index, channel: channel, isRaw: outgoing.backEnd == nil, source: socket.descriptor, given: take()))
+      let isSuccessor = outgoing.backEnd?.servesSuccessors ?? false
+      for (channel, socket) in outgoing.connections.prefix(isSuccessor ? 1 : .max).enumerated() {
+        peers.append(
+          Peer(
+            outgoing: index, channel: channel, isSuccessor: isSuccessor, isRaw: outgoing.backEnd == nil, source: socket.descriptor, given: take()))
       }
     }
   }
@@ -118,7 +123,9 @@ public struct Rewiring: Sendable, Equatable {
     }
     count(network.taps.count, "tap", "taps")
     count(sockets.count { !$0.isConnection }, "listening socket", "listening sockets")
-    count(sockets.count { $0.isConnection } + peers.count, "live connection", "live connections")
+    count(sockets.count { $0.isConnection } + peers.count { !$0.isSuccessor }, "live connection", "live connections")
+    let successors = peers.count(where: \.isSuccessor)
+    if successors > 0 { parts.append("the place of \(successors == 1 ? "1 connection" : "\(successors) connections") to back ends") }
     return parts.joined(separator: ", ") + ": the new QEMU gets the very \(network.taps.count + sockets.count + peers.count == 1 ? "one" : "ones")"
   }
 }

@@ -1,0 +1,60 @@
+import Glibc
+public import Kernel
+public import QEMU
+
+/// Stopping a guest whose disks are served by other programs (vhost-user).
+///
+/// QEMU stops such a device's rings when it stops the guest, and the program that serves them should finish what it has
+/// begun first. Some do not: qemu-storage-daemon goes on, finds nobody to tell when it is done, and gives the device up
+/// (`vu_panic: Error writing eventfd`), at a plain `stop` just as in a migration. So the guest stands still a little sooner
+/// than QEMU knows: its vCPUs are stopped by ptrace(2), whatever it has asked for is finished, and only then QEMU stops it.
+extension LinuxHost {
+  /// Seconds in which a moment must be found at which nothing is under way.
+  private static let drainSeconds = 10.0
+  /// Milliseconds that the guest stands still for it at once.
+  private static let stillMilliseconds = 50.0
+  /// Seconds in which QEMU must answer while vCPUs stand still: one of them may hold what it needs.
+  private static let answerSeconds = 0.1
+
+  public func stopGuest(draining devices: [VhostUserDevice]) throws(Failure) {
+    guard let oldProcess, !devices.isEmpty else {
+      _ = try command(.old, "stop", nil)
+      return
+    }
+    let monitor = try monitor(.old)
+    let threads = try monitor.execute("query-cpus-fast").array?.compactMap { $0["thread-id"]?.integer.flatMap { pid_t(exactly: $0) } } ?? []
+    var rings: [VhostUserDevice.Ring] = []
+    for device in devices { rings += try VhostUserDevice.rings(of: device.path, queues: device.queues, monitor) }
+    let memory = try ForeignMemory(of: oldProcess.pid)
+    let deadline = now().adding(seconds: Self.drainSeconds)
+    while now() < deadline {
+      let vcpus = try FrozenThreads(threads)
+      defer { vcpus.release() }
+      do throws(Failure) { _ = try monitor.execute("query-status", seconds: Self.answerSeconds) } catch where error.errno == .timedOut { continue }
+      let end = now().adding(seconds: Self.stillMilliseconds / 1000)
+      while try !Self.areDone(rings, memory), now() < end { usleep(Self.glance) }
+      guard try Self.areDone(rings, memory) else { continue }
+      let identifier = try monitor.send("stop")
+      // It has told the vCPUs when it waits for them: they stop before they do anything else.
+      while try !ProcFS.waitsForThread(oldProcess.pid), now() < end.adding(seconds: Self.answerSeconds) { usleep(Self.glance) }
+      vcpus.release()
+      _ = try monitor.reply(to: identifier, command: "stop")
+      return
+    }
+    throw Failure(
+      step: "stop the guest of", subject: "pid \(oldProcess.pid)",
+      reason: "the back end of a vhost-user disk was never done with all that the guest had asked for",
+      hint: "try again when the guest writes less; a back end that hangs has to be mended first")
+  }
+
+  private static let glance: UInt32 = 50
+
+  /// Nothing is under way in a ring of which as much was used as was made available.
+  private static func areDone(_ rings: [VhostUserDevice.Ring], _ memory: borrowing ForeignMemory) throws(Failure) -> Bool {
+    for ring in rings {
+      let index = VhostUserDevice.Ring.index
+      if try memory.number(at: ring.used + index) != memory.number(at: ring.available + index) { return false }
+    }
+    return true
+  }
+}
