@@ -38,11 +38,11 @@ final class PeerStandIn {
     switch outgoing.peer.peer {
     case .path, .abstract:
       let name = "moult-\(id)-peer\(index)"
-      listener = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
+      let made = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       substitution = .abstract(name)
-      process = try outgoing.backEnd.flatMap { [listener] backEnd throws(Failure) in
-        try listener.map { listener throws(Failure) in try BackEndProcess(backEnd, key: key, listener: listener.raw) }
-      }
+      process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, listener: made.raw) }
+      // The process has the only one: should it be killed, the new QEMU is not to wait for an answer.
+      listener = process == nil ? made : nil
     case .port:
       let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }
       listener = DescriptorBox(try made.listener.socket.duplicate())
