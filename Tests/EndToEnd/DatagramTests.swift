@@ -100,10 +100,24 @@ extension EndToEnd {
       return descriptor
     }
 
-    private static func connected(_ port: UInt16) throws -> CInt {
-      let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
+    static func connected(_ port: UInt16, _ type: CInt = CInt(SOCK_STREAM.rawValue)) throws -> CInt {
+      let descriptor = socket(AF_INET, type | CInt(SOCK_CLOEXEC.rawValue), 0)
       guard with(address(port), { connect(descriptor, $0, $1) }) == 0 else { throw LabFailure("connect to \(port): errno \(errno)") }
       return descriptor
+    }
+
+    /// Whoever has the port sends a datagram back.
+    static func mustComeBack(_ socket: CInt, _ word: String) throws {
+      try eventually("the datagram \(word) comes back", within: 20) {
+        var time = timeval(tv_sec: 0, tv_usec: 300_000)
+        setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+        Glibc.send(socket, word, word.utf8.count, 0)
+        var bytes = [UInt8](repeating: 0, count: 100)
+        while case let count = recv(socket, &bytes, bytes.count, 0), count > 0 {
+          if String(decoding: bytes[..<count], as: UTF8.self) == word { return true }
+        }
+        return false
+      }
     }
 
     /// The human monitor answers a datagram from this socket.

@@ -125,10 +125,15 @@ extension EndToEnd {
         try #require(monitor.error == 0 && console.error == 0)
         _ = try Self.read(monitor.descriptor, until: "(qemu)")
         let connections = vm.serial.connections
+        let datagrams = try Datagrams.connected(ports[5], CInt(SOCK_DGRAM.rawValue))
+        defer { close(datagrams) }
+        try Datagrams.mustComeBack(datagrams, "before")
         let counts = try Self.probe([ports[0], ports[1], ports[2], ports[5]]) {
           let numbers = try Self.count(on: vm) {
             try vm.mustUpgrade(to: .v11_1, ["--hold"], strategy: "shared", outcome: "held")
+            try Datagrams.mustComeBack(datagrams, "in 11.1")
             try vm.mustRollBack(to: .v7_2)
+            try Datagrams.mustComeBack(datagrams, "in 7.2")
             // Its state is saved at the switchover gate.
             try vm.mustUpgrade(to: .v5_2, ["--memory", "copy"])
           }
@@ -142,6 +147,7 @@ extension EndToEnd {
         defer { close(forwarded.descriptor) }
         Self.say("ping\n", on: forwarded.descriptor)
         #expect(try Self.read(forwarded.descriptor, until: "\n") == "ping\n")
+        try Datagrams.mustComeBack(datagrams, "in 5.2")
         #expect(try vm.qmp("human-monitor-command", ["command-line": "info usernet"]).string?.split(whereSeparator: \.isNewline).count { $0.contains("HOST_FORWARD") && $0.contains(" \(ports[5]) ") } == 2)
         Self.say("info status\n", on: monitor.descriptor)
         #expect(try Self.read(monitor.descriptor, until: "VM status").contains("VM status: running"))
