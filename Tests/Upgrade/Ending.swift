@@ -37,6 +37,7 @@ struct Ending {
       expect(newRuns && allNames(.new), "unhealthy, but the guest does not run in the new QEMU")
       expect(host.record?.state == .probation, "unhealthy, but there is no record to roll back from")
     case .failed:
+      expect(!host.hasEndedPredecessors, "failed, but the old QEMU has lost disks")
       expect(host.old.runs, "failed, but the old QEMU is \(host.old.isAlive ? host.old.runState.rawValue : "dead")")
       expect(host.new?.isAlive != true, "failed, but the new QEMU lives")
       expect(!host.isDiverted && !host.isReadyToDivert || notes.contains("connections back"), "failed, but the old QEMU lacks its connections")
@@ -52,6 +53,8 @@ struct Ending {
           had.migrationParameters[parameter] == host.old.parameters[parameter] || notes.contains("restore the migration settings"),
           "failed, but \(parameter) is not as it was")
       }
+    case .needsPerson where host.old.runs && host.calls.contains("end predecessors"):
+      expect(notes.contains("serve its disks") && host.new?.isAlive != true && allNames(.old), "the old QEMU goes on without its disks: \(notes)")
     case .needsPerson:
       expect(!notes.isEmpty, "somebody has to look, but nothing says at what")
       expect(report.failure != nil || !host.old.runs, "somebody has to look, without a failure")

@@ -141,6 +141,18 @@ import Testing
     #expect(!host.calls.contains("old cont"))
   }
 
+  /// What the back end of a disk finishes first belongs to the pause, and the old QEMU's connection ends as late as can be.
+  @Test func aServedDiskIsGivenOverRightBeforeTheGuestGoesOn() throws {
+    let host = FaultMatrixTests.host(.served, [:])
+    let report = Self.run(host)
+    #expect(report.outcome == .committed && host.violations == [])
+    let ended = try #require(host.calls.firstIndex(of: "end predecessors"))
+    #expect(host.calls[ended + 1].hasPrefix("new cont"), "\(host.calls[ended...])")
+    let plain = FaultMatrixTests.host(.served, [:])
+    plain.standsStillFirst = 0
+    #expect(try #require(report.pauseMilliseconds) - #require(Self.run(plain).pauseMilliseconds) == 7)
+  }
+
   static let goldenCalls = [
     "lock",
     "guardian ready=false",

@@ -8,17 +8,17 @@ import Testing
 @Suite struct FaultMatrixTests {
   /// Requests whose runs differ in the calls they make.
   enum Kind: String, CaseIterable, Sendable {
-    case plain, copy, live, hold, probation, unit, network
+    case plain, copy, live, hold, probation, unit, network, served
     var request: UpgradeRequest {
       switch self {
-      case .plain, .unit, .network: Fixture.request()
+      case .plain, .unit, .network, .served: Fixture.request()
       case .copy, .live: Fixture.request(memory: .copy)
       case .hold: Fixture.request(hold: true)
       case .probation: Fixture.request(probation: 5)
       }
     }
     var observation: Observation {
-      var observation = self == .network ? Fixture.networked() : Fixture.observation()
+      var observation = self == .network ? Fixture.networked() : self == .served ? Fixture.served() : Fixture.observation()
       if self == .probation {
         observation = Fixture.observation(Fixture.arguments + Fixture.agent)
         observation.live.chardevs.append("qga0")

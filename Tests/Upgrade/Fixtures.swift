@@ -95,6 +95,24 @@ enum Fixture {
     return observation
   }
 
+  /// A VM with a disk that qemu-storage-daemon serves.
+  static func served() -> Observation {
+    var observation = observation(arguments + ["-chardev", "socket,id=c,path=/run/disk", "-device", "vhost-user-blk-pci,chardev=c"])
+    observation.live.chardevs.append("c")
+    observation.live.anonymousDevices.append("vhost-user-blk-pci")
+    let disk = servedDisk
+    observation.network.outgoing = observation.commandLine.outgoingConnections.map {
+      var outgoing = ObservedNetwork.Outgoing(peer: $0, socket: .init(descriptor: 40, inode: 40), path: "/run/disk")
+      (outgoing.backEnd, outgoing.channels) = (.vhostUser(disk.answers), [.init(descriptor: 41, inode: 41)])
+      return outgoing
+    }
+    observation.network.servedDisks = [disk]
+    return observation
+  }
+  static let servedDisk = VhostUserDevice(
+    path: "/machine/peripheral-anon/device[0]/virtio-backend", chardev: "c",
+    answers: .init(features: 1, protocolFeatures: 0x20, queues: 1, configuration: [0]), queues: 1, obstacle: nil)
+
   /// The same VM with a display adapter that has memory of its own.
   static func withScreen() -> Observation {
     var observation = observation()

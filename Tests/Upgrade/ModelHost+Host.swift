@@ -91,9 +91,12 @@ extension ModelHost: Host {
   func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove] {
     try call("prepare rewiring", waits: true) { () throws(Failure) in
       try mustLive(.new)
-      let connections = plan.rewiring.sockets.filter(\.isConnection).map(\.given) + plan.rewiring.peers.map(\.given)
+      let connections = plan.rewiring.sockets.filter(\.isConnection).map(\.given) + plan.rewiring.peers.filter(\.isRaw).map(\.given)
+      let successors = Set(plan.rewiring.peers.filter(\.isSuccessor).map(\.given))
       return plan.rewiring.given.map {
-        WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: connections.contains($0), source: connections.contains($0) ? 15 : nil)
+        WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: connections.contains($0),
+          source: connections.contains($0) ? 15 : nil,
+          predecessor: successors.contains($0) ? .init(descriptor: 40, identity: "socket:[40]") : nil)
       }
     }
   }
@@ -145,13 +148,16 @@ extension ModelHost: Host {
   func finishRewiring() { hasStandIns = false }
 
   func endPredecessors(of moves: [WiredMove]) throws(Failure) {
-    if moves.allSatisfy({ $0.predecessor == nil }) { return }
     try call("end predecessors") { () throws(Failure) in
+      hasEndedPredecessors = true
       if new?.runState != .paused { violate("the old QEMU's connections were ended for a new one that does not have the guest") }
     }
   }
 
-  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) { _ = try command(.old, "stop", nil, seconds: 30) }
+  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) -> Double {
+    _ = try command(.old, "stop", nil, seconds: 30)
+    return disks.isEmpty ? 0 : standsStillFirst
+  }
 
   private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }
 

@@ -99,6 +99,10 @@ final class ModelHost {
   /// The old QEMU's live connections are, and it has what that needs.
   var isDiverted = false
   var isReadyToDivert = false
+  /// Milliseconds, before QEMU stops a guest with such disks.
+  var standsStillFirst = 7.0
+  /// Without these its disks are gone for the old QEMU.
+  var hasEndedPredecessors = false
   var hearsInterrupts = true
   var interruptPending = false
 

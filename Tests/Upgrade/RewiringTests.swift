@@ -264,9 +264,7 @@ import Testing
     #expect(plan.steps.first { $0.name == .rewire }?.why == "2 live connections: the new QEMU gets the very ones")
   }
 
-  private static let disk = VhostUserDevice(
-    path: "/machine/peripheral-anon/device[0]/virtio-backend", chardev: "c",
-    answers: .init(features: 1, protocolFeatures: 0x20, queues: 1, configuration: [0]), queues: 1, obstacle: nil)
+  private static let disk = Fixture.servedDisk
   private static let diskWords = "-chardev socket,id=c,path=/run/disk -device vhost-user-blk-pci,chardev=c"
 
   static let servers: [(program: String, disks: [VhostUserDevice], isFound: Bool)] = [
@@ -290,15 +288,7 @@ import Testing
   /// The new QEMU gets a connection of its own, and the guest is stopped by moult itself, at the right moment.
   @Test(arguments: [(QEMUVersion(major: 10, minor: 0), false), (QEMUVersion(major: 11, minor: 1), true)])
   func aServedDiskGetsASuccessor(version: QEMUVersion, isRefused: Bool) throws {
-    var observation = Fixture.observation(Fixture.arguments + Self.diskWords.split(separator: " ").map(String.init))
-    observation.live.chardevs.append("c")
-    observation.live.anonymousDevices.append("vhost-user-blk-pci")
-    let peer = try #require(observation.commandLine.outgoingConnections.first)
-    var outgoing = ObservedNetwork.Outgoing(peer: peer, socket: .init(descriptor: 40, inode: 40), path: "/run/disk")
-    (outgoing.backEnd, outgoing.channels) = (.vhostUser(Self.disk.answers), [.init(descriptor: 41, inode: 41)])
-    observation.network.outgoing = [outgoing]
-    observation.network.servedDisks = [Self.disk]
-    let plan = Fixture.plan(observation)
+    let plan = Fixture.plan(Fixture.served())
     #expect(plan.blockers == [] && plan.memory.stopsGuest && !plan.rewiring.hasConnections)
     #expect(plan.rewiring.peers.map { [$0.source, $0.isSuccessor ? 1 : 0] } == [[40, 1]])
     var moved = plan

@@ -29,6 +29,10 @@ public final class Executor {
   var wasContinuedTwice = false
   /// Nothing of the old QEMU's connections is left diverted by an upgrade that was taken back.
   var hasConnectionsBack = true
+  /// Connections of the old QEMU to back ends may have been ended: with these disks it cannot go on.
+  var hasEndedPredecessors = false
+  /// Milliseconds for which the guest stood still before QEMU stopped it.
+  var stoodStill = 0.0
   /// In what the new QEMU turned out not to be the old one's twin.
   var differences: [String] = []
   /// CPU features that the new QEMU has over the old one, if the two differ in nothing else.

@@ -60,7 +60,8 @@ public protocol Host: AnyObject {
   /// - Parameter seconds: how long the answer may take.
   func command(_ side: Side, _ name: String, _ arguments: JSONValue?, seconds: Double) throws(Failure) -> JSONValue
   /// Stops the guest in the old QEMU, at a moment at which the back ends of these disks are done with all that it has asked for.
-  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure)
+  /// - Returns: milliseconds for which it had stood still for that before QEMU stopped it.
+  func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) -> Double
   /// Hands each side its end of the migration stream and starts the migration.
   /// - Parameter last: done when all is ready, right before.
   func startMigration(_ last: () throws(Failure) -> Void) throws(Failure)

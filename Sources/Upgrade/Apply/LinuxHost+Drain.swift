@@ -16,10 +16,10 @@ extension LinuxHost {
   /// Seconds in which QEMU must answer while vCPUs stand still: one of them may hold what it needs.
   private static let answerSeconds = 0.1
 
-  public func stopGuest(draining devices: [VhostUserDevice]) throws(Failure) {
+  public func stopGuest(draining devices: [VhostUserDevice]) throws(Failure) -> Double {
     guard let oldProcess, !devices.isEmpty else {
       _ = try command(.old, "stop", nil)
-      return
+      return 0
     }
     let monitor = try monitor(.old)
     let threads = try monitor.execute("query-cpus-fast").array?.compactMap { $0["thread-id"]?.integer.flatMap { pid_t(exactly: $0) } } ?? []
@@ -28,6 +28,7 @@ extension LinuxHost {
     let memory = try ForeignMemory(of: oldProcess.pid)
     let deadline = now().adding(seconds: Self.drainSeconds)
     while now() < deadline {
+      let began = now()
       let vcpus = try FrozenThreads(threads)
       defer { vcpus.release() }
       do throws(Failure) { _ = try monitor.execute("query-status", seconds: Self.answerSeconds) } catch where error.errno == .timedOut { continue }
@@ -39,7 +40,8 @@ extension LinuxHost {
       while try !ProcFS.waitsForThread(oldProcess.pid), now() < end.adding(seconds: Self.answerSeconds) { usleep(Self.glance) }
       vcpus.release()
       _ = try monitor.reply(to: identifier, command: "stop")
-      return
+      // The event comes before the reply.
+      return max(0, (lastEvent(.old, "STOP")?.heard ?? now()) - began)
     }
     throw Failure(
       step: "stop the guest of", subject: "pid \(oldProcess.pid)",

@@ -119,7 +119,7 @@ extension Executor {
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
     runsSince = host.lastEvent(.old, "RESUME")?.order ?? -1
     try prepareDiversion()
-    if plan.memory.stopsGuest { try host.stopGuest(draining: plan.observation.network.servedDisks) }
+    if plan.memory.stopsGuest { stoodStill = try host.stopGuest(draining: plan.observation.network.servedDisks) }
     let atGate = holdsAtGate(plan)
     try host.startMigration { () throws(Failure) in if !atGate { try divert() } }
     // Where RAM is copied first, the guest runs until that is over.
@@ -272,7 +272,10 @@ extension Executor {
     // A Ctrl-C while the answer is awaited could not take the command back.
     host.ignoreInterrupts()
     try mustNotBeContinued()
-    if let moves = record.rewiring { try host.endPredecessors(of: moves) }
+    if let moves = record.rewiring, moves.contains(where: { $0.predecessor != nil }) {
+      hasEndedPredecessors = true
+      try host.endPredecessors(of: moves)
+    }
     do throws(Failure) {
       _ = try host.command(.new, "cont", nil, seconds: Self.switchSeconds)
       try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)
@@ -288,7 +291,7 @@ extension Executor {
   func guestRuns() {
     record.hasResumed = true
     if let stopped = host.lastEvent(.old, "STOP"), let resumed = host.lastEvent(.new, "RESUME") {
-      record.pauseMilliseconds = Self.pause(from: stopped, to: resumed)
+      record.pauseMilliseconds = Self.pause(from: stopped, to: resumed) + stoodStill
     }
   }
 

@@ -94,7 +94,11 @@ extension Executor {
     // A VM that has ended has nothing to go back to: an upgrade that was held before is over, too.
     host.unlock(undone: host.isAlive(.old))
     isLocked = false
-    if guestRuns, host.isAlive(.old) { return report(.failed, failure: (step, failure)) }
+    if guestRuns, host.isAlive(.old) {
+      if !hasEndedPredecessors { return report(.failed, failure: (step, failure)) }
+      notes.append("the guest runs on in the old QEMU, whose connections to the programs that serve its disks (vhost-user) were being ended: where they are, shut it down and start it again")
+      return report(.needsPerson, failure: (step, failure))
+    }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
   }
