@@ -12,8 +12,17 @@ extension Session {
     return found
   }
 
+  /// Why upgrades of dead moults are not for others to recover: their guardians are at it, and are held up.
+  public func recoveredElsewhere(_ selector: String?) throws(Failure) -> [Failure] {
+    var found: [Failure] = []
+    for record in try unended(selector) {
+      if try isWorkedOn(record.key), try state.worker(on: record.key)?.isGuardian ?? false { found.append(try state.taken(record.key)) }
+    }
+    return found
+  }
+
   /// Upgrades that are neither over nor held, whoever works on them.
-  private func unended(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
+  func unended(_ selector: String?) throws(Failure) -> [UpgradeRecord] {
     let found = try state.records().filter { !$0.isHeld }
     guard let selector, !found.isEmpty else { return found }
     let named = found.filter { $0.isMeant(by: selector) }

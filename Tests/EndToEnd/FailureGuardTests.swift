@@ -102,6 +102,8 @@ extension FailureTests {
       var (guardian, twin) = try leave()
       let beside = try run(moult: patient.upgrade())
       patient.check(beside, exits: 1, saying: ["guardian (pid \(guardian))", "bringing an upgrade to an end"])
+      let recovery = try run(moult: ["recover", patient.name])
+      patient.check(recovery, exits: 1, saying: ["guardian (pid \(guardian))"])
       #expect(Set(patient.vm.processes) == [patient.pid, twin])
       try Kills.kill(guardian, SIGCONT)
       try eventually("the guardian is done") { Processes.hasEnded(guardian) }

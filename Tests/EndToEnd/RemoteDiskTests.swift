@@ -44,7 +44,7 @@ extension EndToEnd {
         // Whoever has the second place leaves none for the new QEMU.
         let taken = Client(socket)
         let refused = try run(moult: ["plan", "e2e-nbd"] + QEMUVersion.v10_0.destination)
-        #expect(refused.code == 3 && refused.stderr.contains("lets a second client wait"), "\(refused)")
+        #expect(refused.code == 3 && refused.stderr.contains("answers no second client"), "\(refused)")
         taken.leave()
         try vm.mustUpgrade(to: .v10_0)
         try mustWriteOn()

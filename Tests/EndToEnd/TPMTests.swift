@@ -23,7 +23,7 @@ extension EndToEnd {
             $0.words = ["iomem=relaxed", "tpm=/dev/ttyS1"]
             $0.extraArguments = [
               "-chardev", "socket,id=commands,path=\($0.agentSocket),server=on,wait=off", "-serial", "chardev:commands",
-              "-chardev", "socket,id=tpm,path=\(home)/tpm.sock", "-tpmdev", "emulator,id=t,chardev=tpm", "-device", "tpm-tis,tpmdev=t",
+              "-chardev", "socket,id=tpm,path=\(home)/tpm.sock", "-tpmdev", "emulator,id=t,chardev=tpm", "-device", "tpm-crb,tpmdev=t",
             ]
           })
         defer { vm.end() }
@@ -61,6 +61,17 @@ extension EndToEnd {
         try vm.mustUpgrade(to: .v10_0, ["--hold"], strategy: "shared", outcome: "held")
         try extend(30)
         try vm.mustRollBack(to: .v7_2)
+        try mustHaveExtended()
+        // The answer to a command that is under way when the guest stops would be lost.
+        let early = try TracedRun(moult: ["upgrade", name] + CrashRig.destination(.v10_0), of: vm)
+        try early.go(to: "migrate.begin")
+        emulator.signal(SIGSTOP)
+        try extend(1)
+        usleep(1_000_000)
+        try early.release()
+        let refused = try early.wait()
+        emulator.signal(SIGCONT)
+        #expect(refused.code == 1 && refused.stderr.contains("has a command under way"), "\(refused)")
         try mustHaveExtended()
         // The connections are the new one's, and still the old one's.
         try kill(at: "rewire.done", to: .v11_1, guardian: true)

@@ -77,7 +77,7 @@ import Testing
           said += next.answer
           outcome = next.outcome
         }
-        #expect(outcome == .export(.init(flags: UInt16(flags[0]) << 8 | UInt16(flags[1]))))
+        #expect(outcome == .export(.init(flags: UInt16(flags[0]) << 8 | UInt16(flags[1]), size: 512)))
         guard case .export(let export) = outcome else { continue }
         #expect(export.servesSeveral == servesSeveral)
         #expect(said == [0, 0, 0, 1] + Array("IHAVEOPT".utf8) + [0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 2] + Array("ab".utf8) + [0, 0]

@@ -63,6 +63,17 @@ import Testing
     #expect(try history.entries().count == History.mostOfOne)
   }
 
+  /// As documented, and as it was before.
+  @Test func theTimesOfStepsHaveTheirUnit() throws {
+    let (history, plan) = (History(Scratch().state), Fixture.plan())
+    try history.add(HistoryEntry(plan, Self.report(.committed), takesBack: false))
+    let path = history.directory(plan.id) + "/report.json"
+    let text = try Files.readText(path)
+    #expect(text.contains("\"start_ms\" : 0") && text.contains("\"end_ms\" : 1"), "\(text)")
+    try history.put("report.json", Array(text.replacing("start_ms", with: "start").replacing("end_ms", with: "end").utf8), of: plan.id)
+    #expect(try history.entry(plan.id)?.steps.map(\.end) == [1])
+  }
+
   @Test func manyVMsFillNoDisk() throws {
     let history = History(Scratch().state, most: 3)
     var plan = Fixture.plan()

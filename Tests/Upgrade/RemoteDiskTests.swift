@@ -63,18 +63,21 @@ import Testing
     var testDescription: String { "\(answer) \(reason ?? "")" }
   }
 
-  private static let (several, one) = (NBDHandshake.Export(flags: 0xd6d), NBDHandshake.Export(flags: 0xc6d))
+  private static let (several, one) = (NBDHandshake.Export(flags: 0xd6d, size: 5000), NBDHandshake.Export(flags: 0xc6d, size: 5000))
+  private static func sized(_ size: UInt64) -> RemoteDisk.Answer { .export(.init(flags: 0xd6d, size: size)) }
 
   @Test(arguments: [
-    Case(answer: .export(several)), Case(answer: .export(one), isReadOnly: true),
+    Case(answer: .export(several)), Case(answer: sized(5120)), Case(answer: sized(4608), reason: "4608 bytes, and 5120"),
+    Case(answer: sized(10240), reason: "another disk"), Case(answer: sized(.max), reason: "another disk"), Case(answer: .export(one), isReadOnly: true),
     Case(answer: .export(one), reason: "NBD_FLAG_CAN_MULTI_CONN"),
-    Case(answer: .silence, reason: "lets a second client wait"), Case(answer: .silence, isReadOnly: true, reason: "lets a second client wait"),
+    Case(answer: .silence, reason: "answers no second client"), Case(answer: .silence, isReadOnly: true, reason: "answers no second client"),
     Case(answer: .none, reason: "wait"), Case(answer: .refusal("it wants TLS"), reason: "it wants TLS"),
     Case(answer: .none, socket: nil, reason: "no connection"), Case(answer: .none, file: "json:{}", socket: nil, reason: "cannot be told"),
   ])
   func itGoesIfTheServerServesBoth(_ example: Case) {
     var observation = Fixture.observation(Fixture.arguments + ["-blockdev", "driver=nbd,node-name=r,server.type=inet,server.host=10.0.0.1,server.port=10809,export=a"])
     var disk = RemoteDisk(node: Self.node(example.file, isReadOnly: example.isReadOnly))
+    disk.node.size = 5120  // QEMU counts sectors.
     (disk.socket, disk.answer) = (example.socket, example.answer)
     observation.network.disks = [disk]
     let blockers = Fixture.plan(observation).blockers

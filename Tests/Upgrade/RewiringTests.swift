@@ -264,6 +264,12 @@ import Testing
     #expect(plan.steps.first { $0.name == .rewire }?.why == "2 live connections: the new QEMU gets the very ones")
   }
 
+  /// The answers of the human monitor to the question after `tpm-crb`'s register.
+  @Test(arguments: [
+    ("00000000fed4004c: 0x00000000\r\n", false), ("00000000fed4004c: 0x00000001\r\n", true), ("", true), ("Cannot access memory\r\n", true),
+  ])
+  func aCommandOfTheTPMIsUnderWayUnlessItIsKnownNotToBe(answer: String, isUnderWay: Bool) { #expect(TPMStart.isUnderWay(answer) == isUnderWay) }
+
   private static let disk = Fixture.servedDisk
   private static let diskWords = "-chardev socket,id=c,path=/run/disk -device vhost-user-blk-pci,chardev=c"
 

@@ -15,6 +15,9 @@ public struct TPMStandIn: BackEndStandIn {
   private var bufferSize = mostBytes
   private static let mostBytes: UInt32 = 4096
 
+  /// Whoever can connect could fill the memory.
+  private static let longestBlob = 4 << 20
+
   public init(_ version: Version) { self.version = version }
 
   public mutating func receive(_ bytes: [UInt8], descriptors: Int, on channel: Int) throws(Failure) -> BackEndReply {
@@ -59,7 +62,11 @@ public struct TPMStandIn: BackEndStandIn {
     }
     var end = 4 + command.size
     guard control.count >= end else { return nil }
-    if command == .setStateBlob { end += Int(Self.number(control, 12)) }
+    if command == .setStateBlob {
+      let size = Int(Self.number(control, 12))
+      if size > Self.longestBlob { throw Self.failure("a state of \(size) bytes is none of a TPM") }
+      end += size
+    }
     guard control.count >= end else { return nil }
     let body = control[4..<end]
     control.removeFirst(end)

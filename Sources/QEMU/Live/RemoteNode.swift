@@ -11,11 +11,13 @@ public struct RemoteNode: Sendable, Hashable {
   public var isReadOnly: Bool
   /// Nil where it cannot be told.
   public var server: Server?
+  /// Bytes, in whole sectors of 512; nil where QEMU does not tell.
+  public var size: Int64?
   /// What the server calls the data.
   public var export: String
 
-  public init(driver: String, file: String, isReadOnly: Bool) {
-    (self.driver, self.file, self.isReadOnly) = (driver, file, isReadOnly)
+  public init(driver: String, file: String, isReadOnly: Bool, size: Int64? = nil) {
+    (self.driver, self.file, self.isReadOnly, self.size) = (driver, file, isReadOnly, size)
     (server, export) = driver == "nbd" ? Self.nbd(file) ?? (nil, "") : (Self.authority(file, driver), "")
   }
 
@@ -78,7 +80,7 @@ extension BlockGraph {
   /// Nodes at which a remote disk ends, in the order of their names.
   public var remoteNodes: [RemoteNode] {
     nodes.values.filter { $0.children.isEmpty && BlockDriver.isRemote($0.driver) }.sorted { $0.name < $1.name }
-      .map { RemoteNode(driver: $0.driver, file: $0.file, isReadOnly: $0.isReadOnly) }
+      .map { RemoteNode(driver: $0.driver, file: $0.file, isReadOnly: $0.isReadOnly, size: $0.virtualSize) }
   }
 
   /// Whether what a device reads ends at a remote disk.

@@ -7,11 +7,13 @@ public struct NBDHandshake: Sendable {
   public struct Export: Sendable, Hashable {
     /// `NBD_FLAG_…`: the transmission flags.
     public var flags: UInt16
+    /// Bytes.
+    public var size: UInt64
 
     /// Every connection sees what was written, and flushed, over any other (`NBD_FLAG_CAN_MULTI_CONN`).
     public var servesSeveral: Bool { flags & 1 << 8 != 0 }
 
-    public init(flags: UInt16) { self.flags = flags }
+    public init(flags: UInt16, size: UInt64) { (self.flags, self.size) = (flags, size) }
   }
   public enum Outcome: Sendable, Hashable {
     /// More is to be heard first.
@@ -62,7 +64,7 @@ public struct NBDHandshake: Sendable {
         let data = Array(heard[20..<20 + length])
         heard.removeFirst(20 + length)
         switch type {
-        case 3 where data.count >= 12 && data[0] == 0 && data[1] == 0: found = Export(flags: UInt16(Self.number(data[10..<12])))
+        case 3 where data.count >= 12 && data[0] == 0 && data[1] == 0: found = Export(flags: UInt16(Self.number(data[10..<12])), size: Self.number(data[2..<10]))
         case 3: break
         case 1:
           answer += option(Self.abort, [])

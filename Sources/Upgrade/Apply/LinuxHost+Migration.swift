@@ -65,7 +65,7 @@ extension LinuxHost {
       }
     }
     if let text = newComplaints {
-      reasons.append("the new one's last words: \(text)")
+      reasons.append("the VM's log says: \(text)")
     } else if !isAlive(.new), messages == nil {
       reasons.append("what it said went where the VM's messages go, and cannot be read back there (\(whyNoMessages?.description ?? "/dev/null, a pipe, a terminal"))")
     }

@@ -119,9 +119,14 @@ public struct UpgradeReport: Sendable {
   }
   public struct Step: Sendable, Codable {
     public var name: StepName
+    /// Milliseconds since the upgrade began.
     public var start: Double
     public var end: Double
     public var outcome: String
+
+    enum CodingKeys: String, CodingKey { case name, start = "start_ms", end = "end_ms", outcome }
+    /// Histories had these before.
+    private enum FormerKeys: String, CodingKey { case start, end }
   }
   public var outcome: Outcome
   public var pauseMilliseconds: Double?
@@ -138,4 +143,13 @@ public struct UpgradeReport: Sendable {
   var differences: [String] = []
   /// Why the comparison failed, if it would not with these CPU features switched off.
   var gainedFeatures: [String] = []
+}
+
+extension UpgradeReport.Step {
+  public init(from decoder: any Decoder) throws {
+    let (now, before) = (try decoder.container(keyedBy: CodingKeys.self), try decoder.container(keyedBy: FormerKeys.self))
+    self.init(
+      name: try now.decode(StepName.self, forKey: .name), start: try now.decodeIfPresent(Double.self, forKey: .start) ?? before.decode(Double.self, forKey: .start),
+      end: try now.decodeIfPresent(Double.self, forKey: .end) ?? before.decode(Double.self, forKey: .end), outcome: try now.decode(String.self, forKey: .outcome))
+  }
 }

@@ -140,8 +140,21 @@ extension Executor {
   /// the resume. A guest that was stopped before gives no other sign that its RAM is over. A copy may take long, and
   /// only at the gate it is known when the state will be saved: clients of consoles should not wait longer.
   private func holdsAtGate(_ plan: UpgradePlan) -> Bool {
-    plan.memory.stopsGuest || plan.observation.live.status != "running"
+    plan.memory.stopsGuest || plan.observation.live.status != "running" || plan.observation.commandLine.hasTPMBuffer
       || plan.memory.strategy == .copy && plan.rewiring.hasConnections
+  }
+
+  /// A TPM's command that is under way is awaited by QEMU when it saves the device's state. With `tpm-crb` the answer then goes
+  /// into memory that has been sent already (hw/tpm/tpm_crb.c, `tpm_crb_pre_save`), and the guest reads its own command as
+  /// the answer. The guest stands still: none is begun any more.
+  private func mustHaveIdleTPM(_ plan: UpgradePlan) throws(Failure) {
+    guard plan.observation.commandLine.hasTPMBuffer else { return }
+    let answer = try host.command(.old, "human-monitor-command", ["command-line": .string(TPMStart.question)], seconds: Self.switchSeconds)
+    if TPMStart.isUnderWay(answer.string ?? "") {
+      throw Failure(
+        step: "save the state of", subject: "the TPM", reason: "the guest has a command under way, whose answer would be lost (tpm-crb)",
+        hint: "try again in a moment; if it stays so, see whether the emulator behind the TPM answers")
+    }
   }
 
   private func prepareDiversion() throws(Failure) {
@@ -187,6 +200,7 @@ extension Executor {
   /// dies meanwhile may have sent everything before: that is looked at when this is undone.
   private func switchOver(_ plan: UpgradePlan) throws(Failure) {
     if holdsAtGate(plan) {
+      try mustHaveIdleTPM(plan)
       try divert()
       _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds)
     }

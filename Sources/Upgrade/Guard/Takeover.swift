@@ -38,7 +38,10 @@ struct Takeover {
     let arguments = Self.arguments(of: record)
     var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
     if let unguarded { report.notes.append("nobody watched over the recovery: \(unguarded)") }
+    // Of the upgrade, not of its recovery.
     report.steps = JournalEntry.steps(contents.entries)
+    if let last = contents.entries.last { report.totalMilliseconds = last.milliseconds }
+    if let failure = report.failure, let step = report.steps.last { report.failure = (step.name, failure.failure) }
     do throws(Failure) { try History(state).add(HistoryEntry(record, report, arguments: arguments)) } catch {
       report.notes.append("could not write the history: \(error)")
     }

@@ -16,7 +16,15 @@ extension Session {
     // Kept to the end: closed, the connection would be among QEMU's descriptors until QEMU has noticed, and be nobody's.
     var observed: Observed?
     defer { withExtendedLifetime(observed) {} }
-    do throws(Failure) { observed = try observe(String(pid)) } catch {
+    do throws(Failure) {
+      // To ask it one would have to recover it first, which is not for those who only look.
+      if let record = try unended(String(pid)).first {
+        throw Failure(
+          step: "ask", subject: record.vm, reason: "upgrade \(record.id) of it is under way, or was interrupted",
+          hint: "moult status tells which; moult recover \(record.vm) ends one that was interrupted")
+      }
+      observed = try observe(String(pid))
+    } catch {
       inspection.notes.append(
         "QEMU was not asked over QMP (\(error)): run state, resolved machine type, what has changed since the start, and what blocks because of it, are not known"
           + (error.hint.map { "; \($0)" } ?? ""))

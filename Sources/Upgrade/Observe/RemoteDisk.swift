@@ -92,9 +92,13 @@ extension ObservedNetwork {
 
   private static func ask(_ socket: CInt, _ handshake: NBDHandshake, _ subject: String) throws(Failure) -> RemoteDisk.Answer {
     var handshake = handshake
-    try SocketTimeout.set(.receiving, of: socket, milliseconds: answerMilliseconds)
+    let deadline = Instant.now().adding(seconds: Double(answerMilliseconds) / 1000)
     var bytes = [UInt8](repeating: 0, count: 4096)
     while true {
+      // All of it, not each word: a server may go on talking.
+      let rest = Int((deadline - Instant.now()).rounded(.up))
+      if rest <= 0 { return .refusal("it does not come to an end in \(answerMilliseconds / 1000) s") }
+      try SocketTimeout.set(.receiving, of: socket, milliseconds: rest)
       let count: Int
       do throws(Failure) { count = try valueOrErrno("ask the server of", subject) { recv(socket, &bytes, bytes.count, 0) } } catch
         where error.errno == .resourceTemporarilyUnavailable { return .silence }

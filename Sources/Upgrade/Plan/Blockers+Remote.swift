@@ -29,11 +29,16 @@ extension UpgradePlan {
       switch disk.answer {
       case .silence, .none:
         return Blocker(
-          option: option, reason: "its server lets a second client wait, as the new QEMU would",
-          wayOut: "let it serve several: qemu-nbd --shared=N, with two for each disk of the VM")
+          option: option, reason: "its server answers no second client while the running QEMU is connected: the new one would wait for it",
+          wayOut: "the server must serve two connections for each disk of the VM (qemu-nbd --shared=2 or more); to change that, shut the VM down, restart the server, start the VM")
       case .refusal(let why):
         return Blocker(option: option, reason: "its server would not serve the new QEMU: \(why)", wayOut: "give the VM the disk as a local block device")
       case .export(let export):
+        if let size = disk.node.size, export.size.sectors != UInt64(clamping: size).sectors {
+          return Blocker(
+            option: option, reason: "its server has another disk for a second client: \(export.size) bytes, and \(size) for the running QEMU",
+            wayOut: "let the server serve the same export to all; if its image was replaced or resized, restart the VM")
+        }
         if disk.node.isReadOnly || export.servesSeveral { return nil }
         return Blocker(
           option: option, reason: "its server does not promise that one client sees what another has written (NBD_FLAG_CAN_MULTI_CONN)",
@@ -41,4 +46,9 @@ extension UpgradePlan {
       }
     }
   }
+}
+
+extension UInt64 {
+  /// Of 512 bytes, the last one in part.
+  fileprivate var sectors: UInt64 { self / 512 + (self % 512 > 0 ? 1 : 0) }
 }

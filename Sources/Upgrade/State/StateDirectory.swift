@@ -168,11 +168,15 @@ public struct StateDirectory: Sendable {
     }
   }
 
+  /// Who has signed the lock. Until its guardian has taken over, a moult that was killed still stands there.
+  func worker(on key: String) throws(Failure) -> Holder? {
+    let signatures = try signatures(key)
+    return signatures.first { $0.pid > 0 && (kill($0.pid, 0) == 0 || errno == EPERM) } ?? signatures.first
+  }
+
   /// Why the lock cannot be had.
   func taken(_ key: String) throws(Failure) -> Failure {
-    // Until its guardian has taken over, a moult that was killed still stands there.
-    let signatures = try signatures(key)
-    let holder = signatures.first { kill($0.pid, 0) == 0 || errno == EPERM } ?? signatures.first
+    let holder = try worker(on: key)
     let pid = holder.map { "pid \($0.pid)" } ?? "just starting"
     if holder?.isGuardian ?? false {
       return Failure(

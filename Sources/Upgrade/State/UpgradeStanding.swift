@@ -28,7 +28,7 @@ extension UpgradeRecord {
   public func advice(_ standing: UpgradeStanding) -> String? {
     switch standing {
     case .underWay, .held: nil
-    case .interrupted: "\(vm): upgrade \(id) was interrupted: moult recover \(vm) brings it to an end"
+    case .interrupted: "\(vm): upgrade \(id) was interrupted, and the guest may stand still: moult recover \(vm) brings it to an end"
     case .ended:
       "\(vm): QEMU (pid \(guestProcess.pid)) has ended while upgrade \(id) was held, and the guest with it: start the VM anew, unless that is done; moult commit \(id) clears what the upgrade left"
     }

@@ -30,9 +30,14 @@ struct Recover: ParsableCommand {
         Output.failure(failure)
         status = .needsPerson
       }
+      let elsewhere = try session.recoveredElsewhere(vm)
+      for failure in elsewhere {
+        Output.failure(failure)
+        if status == .done { status = .failed }
+      }
       if output.isJSON {
         try Output.json(documents)
-      } else if records.isEmpty, unreadable.isEmpty {
+      } else if records.isEmpty, unreadable.isEmpty, elsewhere.isEmpty {
         Output.data(vm.map { "no upgrade of \($0) was interrupted" } ?? "no upgrade was interrupted")
       }
       return status
