@@ -137,6 +137,8 @@ public struct UpgradeReport: Sendable {
   public var failure: (step: StepName, failure: Failure)?
   /// What could not be undone or tidied up, each in a sentence.
   public var notes: [String]
+  /// It was a rollback.
+  public var takesBack = false
   /// Why it was refused.
   public var blockers: [Blocker] = []
   /// In what the new QEMU turned out not to be the old one's twin.

@@ -38,6 +38,7 @@ struct Takeover {
     let arguments = Self.arguments(of: record)
     var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
     if let unguarded { report.notes.append("nobody watched over the recovery: \(unguarded)") }
+    report.takesBack = contents.superseded != nil
     // Of the upgrade, not of its recovery.
     report.steps = JournalEntry.steps(contents.entries)
     if let last = contents.entries.last { report.totalMilliseconds = last.milliseconds }

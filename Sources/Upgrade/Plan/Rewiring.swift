@@ -125,7 +125,9 @@ public struct Rewiring: Sendable, Equatable {
     count(sockets.count { !$0.isConnection }, "listening socket", "listening sockets")
     count(sockets.count { $0.isConnection } + peers.count { !$0.isSuccessor }, "live connection", "live connections")
     let successors = peers.count(where: \.isSuccessor)
-    if successors > 0 { parts.append("the place of \(successors == 1 ? "1 connection" : "\(successors) connections") to back ends") }
-    return parts.joined(separator: ", ") + ": the new QEMU gets the very \(network.taps.count + sockets.count + peers.count == 1 ? "one" : "ones")"
+    let carried = network.taps.count + sockets.count + peers.count - successors
+    var clauses = carried == 0 ? [] : [parts.joined(separator: ", ") + ": the new QEMU gets the very \(carried == 1 ? "one" : "ones")"]
+    if successors > 0 { clauses.append("\(successors == 1 ? "1 disk that another program serves" : "\(successors) disks that other programs serve"): the new QEMU is served next") }
+    return clauses.joined(separator: "; ")
   }
 }

@@ -58,10 +58,11 @@ extension UpgradeReport {
 
 extension Session {
   func sentence(_ record: UpgradeRecord, _ report: UpgradeReport) -> String {
-    switch report.outcome {
-    case .committed, .held: "\(record.vm): the upgrade to QEMU \(record.new?.version.description ?? "?") was finished (\(report.outcome.rawValue))"
+    let what = report.takesBack ? "rollback" : "upgrade"
+    return switch report.outcome {
+    case .committed, .held: "\(record.vm): the \(what) to QEMU \(record.new?.version.description ?? "?") was finished (\(report.outcome.rawValue))"
     case .needsPerson: "\(record.vm): somebody has to look"
-    default: "\(record.vm): the upgrade was undone, QEMU \(record.oldVersion) runs on (pid \(record.old.pid))"
+    default: "\(record.vm): the \(what) was undone, QEMU \(record.oldVersion) runs on (pid \(record.old.pid))"
     }
   }
 
