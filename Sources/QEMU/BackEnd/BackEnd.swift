@@ -9,7 +9,7 @@ public enum BackEnd: Sendable, Hashable {
 
   /// swtpm and its like, behind `-tpmdev emulator`.
   case tpm(TPMStandIn.Version)
-  /// Whoever serves the rings of a disk: SPDK, qemu-storage-daemon and their like.
+  /// Who serves the rings of a disk: qemu-storage-daemon. Of others it is not known whether they serve a next connection.
   case vhostUser(VhostUserAnswers)
 
   /// As an argument of a command, and back.
