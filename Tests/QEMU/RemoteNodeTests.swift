@@ -70,15 +70,15 @@ import Testing
     for (flags, servesSeveral) in [([0x0d, 0x6d], true), ([0x0c, 0x6d], false)] as [([UInt8], Bool)] {
       let conversation = Self.greeting + Self.blockSizes + Self.export(flags) + Self.reply(Self.acknowledged)
       for size in [1, 7, conversation.count] {
-        var (handshake, said, outcome) = (NBDHandshake(export: "ab"), [UInt8](), NBDHandshake.Outcome.waiting)
+        var (handshake, said, outcome) = (NBDHandshake(export: "ab"), [UInt8](), NBDOutcome<NBDHandshake.Export>.waiting)
         for start in stride(from: 0, to: conversation.count, by: size) {
           #expect(outcome == .waiting)
           let next = handshake.hear(Array(conversation[start..<min(start + size, conversation.count)]))
           said += next.answer
           outcome = next.outcome
         }
-        #expect(outcome == .export(.init(flags: UInt16(flags[0]) << 8 | UInt16(flags[1]), size: 512)))
-        guard case .export(let export) = outcome else { continue }
+        #expect(outcome == .found(.init(flags: UInt16(flags[0]) << 8 | UInt16(flags[1]), size: 512)))
+        guard case .found(let export) = outcome else { continue }
         #expect(export.servesSeveral == servesSeveral)
         #expect(said == [0, 0, 0, 1] + Array("IHAVEOPT".utf8) + [0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 2] + Array("ab".utf8) + [0, 0]
           + Array("IHAVEOPT".utf8) + [0, 0, 0, 2, 0, 0, 0, 0])

@@ -32,6 +32,9 @@ struct Ending {
       }
       expect(host.oomScore == host.plan.observation.oomScoreAdjustment || notes.contains("dear to the kernel"), "\(name), but the kernel kills it first")
       expect(!host.hasStandIns, "\(name), but the stand-ins are still there")
+      if let had = host.plan.observation.network.exports {
+        expect(host.new?.exports?.sorted() == had.server.exports.map(\.id).sorted() && host.new?.hasListener == true, "\(name), but not all is exported")
+      }
       expect(host.isSettled || notes.contains("detach"), "\(name), but the staging mounts are still there")
     case .failed where report.failure?.step == .probation:
       expect(newRuns && allNames(.new), "unhealthy, but the guest does not run in the new QEMU")
@@ -41,6 +44,9 @@ struct Ending {
       expect(host.old.runs, "failed, but the old QEMU is \(host.old.isAlive ? host.old.runState.rawValue : "dead")")
       expect(host.new?.isAlive != true, "failed, but the new QEMU lives")
       expect(!host.isDiverted && !host.isReadyToDivert || notes.contains("connections back"), "failed, but the old QEMU lacks its connections")
+      if let had = host.plan.observation.network.exports {
+        expect(host.old.exports?.sorted() == had.server.exports.map(\.id).sorted() && host.old.hasListener, "failed, but the old QEMU does not export what it did")
+      }
       expect(allNames(.old), "failed, but names are not the old one's: \(host.names)")
       expect(!host.stateExists && !host.isLocked, "failed, but the state is still there")
       expect(host.keptRuntimes == 0 || notes.contains("kept runtime"), "failed, but the kept runtime is still there")

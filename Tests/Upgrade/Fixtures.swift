@@ -113,6 +113,15 @@ enum Fixture {
     path: "/machine/peripheral-anon/device[0]/virtio-backend", chardev: "c",
     answers: .init(features: 1, protocolFeatures: 0x20, queues: 1, configuration: [0]), queues: 1, obstacle: nil)
 
+  /// Of a disk that a client may write to, and of one that is only read.
+  static let exports = ExportServer(
+    server: NBDServer(
+      exports: [
+        .init(id: "e1", node: "disk", drive: nil, name: "scratch", description: nil, isWritable: true, tellsDepth: false),
+        .init(id: "e2", node: nil, drive: "disk0", name: "backup", description: "nightly", isWritable: false, tellsDepth: true),
+      ], servesOne: false),
+    descriptor: 21, inode: 1021, address: "127.0.0.1:10809", clients: 0)
+
   /// The same VM with a display adapter that has memory of its own.
   static func withScreen() -> Observation {
     var observation = observation()

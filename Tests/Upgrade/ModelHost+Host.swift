@@ -147,6 +147,37 @@ extension ModelHost: Host {
 
   func finishRewiring() { hasStandIns = false }
 
+  func holdListener(_ exports: ExportServer) throws(Failure) {
+    try call("hold listener") { () throws(Failure) in
+      try mustLive(.old)
+      try mustLive(.new)
+    }
+  }
+
+  func setListenerAside(_ exports: ExportServer) throws(Failure) {
+    try call("set listener aside") { () throws(Failure) in
+      try mustLive(.old)
+      old.hasListener = false
+    }
+  }
+
+  func putListenerBack(_ exports: ExportServer) throws(Failure) {
+    try call("put listener back") { () throws(Failure) in
+      if old.exports?.count != exports.server.exports.count, old.isAlive { violate("clients are let in before all is exported again") }
+      old.hasListener = true
+    }
+  }
+
+  func giveListenerStandIn() throws(Failure) { try call("give listener stand-in") { () throws(Failure) in try mustLive(.new) } }
+
+  func openListener(_ exports: ExportServer) throws(Failure) {
+    try call("open listener") { () throws(Failure) in
+      try mustLive(.new)
+      if new?.exports?.count != exports.server.exports.count { violate("clients are let in before all is exported") }
+      new?.hasListener = true
+    }
+  }
+
   func endPredecessors(of moves: [WiredMove]) throws(Failure) {
     try call("end predecessors") { () throws(Failure) in
       hasEndedPredecessors = true

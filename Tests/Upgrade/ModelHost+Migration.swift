@@ -19,6 +19,8 @@ extension ModelHost {
   private func obeyOld(_ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
     if isFrozen { throw refusal("no answer: it is stopped") }
     switch name {
+    case "query-block-exports", "block-export-add", "block-export-del": return try export(&old, name, arguments)
+    case "query-block": return [["device": "disk0", "inserted": ["node-name": "#block5"]]]
     case "query-status":
       if old.settling > 0 {
         old.settling -= 1
@@ -31,6 +33,7 @@ extension ModelHost {
       Self.set(&old, arguments)
     case "migrate-continue":
       if hasConnections, !isDiverted { violate("the state is saved with connections that are not diverted") }
+      if writtenExports.contains(where: { old.exports?.contains($0) ?? false }) { violate("QEMU does not give up images that a client may write to") }
       guard old.migration == "pre-switchover" else { throw refusal("Migration not in expected state: \(old.migration)") }
       old.migration = "device"
     case "migrate_cancel":
@@ -59,6 +62,13 @@ extension ModelHost {
     guard var twin = new else { throw refusal("not started") }
     defer { new = twin }
     switch name {
+    case "nbd-server-start":
+      if twin.exports != nil { throw refusal("NBD server already running") }
+      twin.exports = []
+    case "query-block-exports", "block-export-add":
+      if name == "block-export-add", !twin.hasRun { violate("the new QEMU exports what it does not have yet") }
+      return try export(&twin, name, arguments)
+    case "query-block": return [["device": "disk0", "inserted": ["node-name": "#block7"]]]
     case "query-status": return ["status": .string(twin.runState.rawValue)]
     case "query-migrate": return ["status": .string(twin.migration)]
     case "migrate-set-capabilities", "migrate-set-parameters": Self.set(&twin, arguments)
@@ -70,6 +80,25 @@ extension ModelHost {
       twin.hasRun = true
       twin.eventTimes["RESUME"] = clock
     default: throw refusal("The command \(name) has not been found")
+    }
+    return .object([:])
+  }
+
+  private var writtenExports: [String] { plan.observation.network.exports?.server.written.map(\.id) ?? [] }
+
+  private func export(_ twin: inout Twin, _ name: String, _ arguments: JSONValue?) throws(Failure) -> JSONValue {
+    let id = arguments?["id"]?.string ?? ""
+    switch name {
+    case "block-export-add":
+      guard let exports = twin.exports else { throw refusal("NBD server not running") }
+      if exports.contains(id) { throw refusal("Block export id '\(id)' is already in use") }
+      twin.exports?.append(id)
+    case "block-export-del":
+      guard twin.exports?.contains(id) ?? false else { throw refusal("Export '\(id)' is not found") }
+      twin.exports?.removeAll { $0 == id }
+      twin.eventTimes["BLOCK_EXPORT_DELETED"] = clock
+    default:
+      return .array((twin.exports ?? []).reversed().map { ["id": .string($0), "node-name": "n", "type": "nbd", "shutting-down": false] })
     }
     return .object([:])
   }

@@ -22,6 +22,10 @@ final class ModelHost {
     var settling = 0
     /// The model's clock at the last event, by name.
     var eventTimes: [String: Int64] = [:]
+    /// Ids of its NBD exports, in the order in which they were made; nil without a server.
+    var exports: [String]?
+    /// Its NBD server has the socket at which clients come.
+    var hasListener = false
     /// When a RESUME was sent that nobody has read from the connection.
     var unheardResume: Int64?
 
@@ -121,6 +125,8 @@ final class ModelHost {
     old.hasRun = true
     old.capabilities = plan.observation.live.migrationCapabilities
     old.parameters = plan.observation.live.migrationParameters
+    old.exports = plan.observation.network.exports?.server.exports.map(\.id)
+    old.hasListener = old.exports != nil
     for path in publicPaths { names[path] = .old }
   }
 

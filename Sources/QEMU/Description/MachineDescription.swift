@@ -83,6 +83,9 @@ public struct MachineDescription: Sendable, Equatable {
     }
   }
 
+  /// Adds what no option makes, but a command over a monitor.
+  public mutating func add(_ binding: Binding) { bindings.append(binding) }
+
   /// Of a command line whose configuration files have been read.
   /// - Parameter isPart: some options out of a command line: what QEMU adds by itself is left out.
   public init(_ expanded: ExpandedCommandLine, isPart: Bool = false) {

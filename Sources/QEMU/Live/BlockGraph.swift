@@ -42,10 +42,10 @@ public struct BlockGraph: Sendable, Equatable {
 
   public var nodes: [String: Node]
   public var backends: [Backend]
-  /// Nodes used by something that is neither a node nor in `query-block`: a job, an export.
-  public var otherwiseUsed: Set<String>
+  /// Nodes used by something that is neither a node nor in `query-block`, a job or an export, with how often they are.
+  public var otherwiseUsed: [String: Int]
 
-  public init() { (nodes, backends, otherwiseUsed) = ([:], [], []) }
+  public init() { (nodes, backends, otherwiseUsed) = ([:], [], [:]) }
 
   /// From what `query-block`, `query-named-block-nodes` and `x-debug-query-block-graph` return.
   init(drives: JSONValue, nodes list: JSONValue, edges: JSONValue) {
@@ -74,7 +74,7 @@ public struct BlockGraph: Sendable, Equatable {
       if parent.isNode {
         nodes[parent.name]?.children[role] = child.name
       } else if !backends.contains(where: { $0.root == child.name && (parent.name == $0.label || parent.name == $0.device) }) {
-        otherwiseUsed.insert(child.name)
+        otherwiseUsed[child.name, default: 0] += 1
       }
     }
   }

@@ -74,6 +74,8 @@ public struct LiveMachine: Sendable, Equatable {
   public var networkText = ""
   /// Ports of the host that user networks forward, as ``NetworkEndpoint/text`` has them. Source: `info usernet`.
   public var forwards: [String] = []
+  /// Block nodes that are offered to others, the last one first.
+  public var exports: [BlockExport] = []
   /// What was asked beyond this, because the devices are not those of the arguments.
   public var wanted = LiveParts.Wanted()
   public var parts = LiveParts()
@@ -112,7 +114,10 @@ extension LiveMachine {
     for (identifier, query) in zip(pending, queries) {
       answers.append(try monitor.reply(to: identifier, command: query.0))
     }
-    return LiveMachine(answers: answers)
+    var live = LiveMachine(answers: answers)
+    // Not known to versions that are refused for their age.
+    if let exports = try monitor.answers(to: [("query-block-exports", nil)])[0] { live.exports = BlockExport.all(exports) }
+    return live
   }
 
   /// - Parameter answers: the return values in the order of `query`'s commands.

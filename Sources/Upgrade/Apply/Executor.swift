@@ -31,6 +31,10 @@ public final class Executor {
   var hasConnectionsBack = true
   /// Connections of the old QEMU to back ends may have been ended: with these disks it cannot go on.
   var hasEndedPredecessors = false
+  /// The QEMU that the guest runs in exports by NBD what the VM exported.
+  var hasExports = true
+  /// Exports of the old QEMU may have been ended.
+  var hasEndedExports = false
   /// Milliseconds for which the guest stood still before QEMU stopped it.
   var stoodStill = 0.0
   /// In what the new QEMU turned out not to be the old one's twin.
@@ -59,7 +63,7 @@ public final class Executor {
       spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
       memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan),
       covered: LaunchPlan.covers(plan).map(\.path), staged: [:],
-      rewiring: nil, settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
+      rewiring: nil, exports: plan.observation.network.exports, settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
       oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
       hasResumed: false, kept: nil, pauseMilliseconds: nil)
   }
@@ -75,6 +79,7 @@ public final class Executor {
     began = host.now()
     isLocked = true
     migrationStarted = true
+    hasEndedExports = begun.contains(.switch)
   }
 
   /// Runs all steps. Does not throw: whatever happens is in the report.
@@ -92,7 +97,7 @@ public final class Executor {
       }
     }
     do { try mustStillRun() } catch { return down(at: .commit, error) }
-    if wasContinuedTwice { return report(.needsPerson) }
+    if wasContinuedTwice || !hasExports { return report(.needsPerson) }
     if host.isAlive(.old) {
       notes.append("the old QEMU (pid \(record.old.pid)) could not be ended: end it by SIGKILL; it must neither run nor quit")
       return report(.needsPerson)

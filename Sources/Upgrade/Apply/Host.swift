@@ -98,6 +98,17 @@ public protocol Host: AnyObject {
   func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool
   /// Ends connections of the old QEMU whose successors are served only then: it could not go on any more.
   func endPredecessors(of moves: [WiredMove]) throws(Failure)
+  /// Sees to it that the NBD server's socket stays open, whatever becomes of the old QEMU, as long as moult lives; and that
+  /// clients can be made to wait there.
+  func holdListener(_ exports: ExportServer) throws(Failure)
+  /// Keeps clients that come from now on from the old QEMU: they wait.
+  func setListenerAside(_ exports: ExportServer) throws(Failure)
+  /// Lets the old QEMU have them again; nothing if it has.
+  func putListenerBack(_ exports: ExportServer) throws(Failure)
+  /// Gives the new QEMU a socket to start its NBD server with, at which nobody comes: ``ExportServer/standInName``.
+  func giveListenerStandIn() throws(Failure)
+  /// Lets the new QEMU have the clients; nothing if it has.
+  func openListener(_ exports: ExportServer) throws(Failure)
   /// Lets the stand-ins go.
   func finishRewiring()
   /// Whether what was staged is what is public now, by inode.

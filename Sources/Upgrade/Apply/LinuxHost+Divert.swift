@@ -40,11 +40,7 @@ extension LinuxHost {
       throw isAlive(.old) ? error : death(of: .old, during: "divert the connections of")
     }
     var moves = moves
-    // QEMU's own next ones are the lowest that are free, and many may connect to it at once.
-    var kept = (try ProcFS.openDescriptors(of: oldProcess.pid).map(\.number).max() ?? 0) + 4096
-    if let most = try ResourceLimits.read(pid: oldProcess.pid).limits[.openFiles]?.soft, most <= UInt64(kept) + UInt64(moves.count) {
-      kept = CInt(most) - CInt(moves.count) - 1
-    }
+    var kept = try Self.distantDescriptor(in: oldProcess.pid, count: moves.count)
     for (index, move) in moves.enumerated() {
       // One whose client has gone needs none.
       guard let source = move.source, try WiredMove.identity(of: source, in: oldProcess.pid) == move.identity else { continue }
@@ -71,6 +67,14 @@ extension LinuxHost {
       diverted[move.move.from] = (output, DescriptorBox(try oldProcess.duplicate(descriptor: source)))
     }
     return moves
+  }
+
+  /// A number from which on descriptors can be kept in a process: QEMU's own next ones are the lowest that are free, and many
+  /// may connect to it at once.
+  static func distantDescriptor(in pid: pid_t, count: Int) throws(Failure) -> CInt {
+    let number = (try ProcFS.openDescriptors(of: pid).map(\.number).max() ?? 0) + 4096
+    guard let most = try ResourceLimits.read(pid: pid).limits[.openFiles]?.soft, most <= UInt64(number) + UInt64(count) else { return number }
+    return CInt(most) - CInt(count) - 1
   }
 
   public func divert(_ moves: [WiredMove]) throws(Failure) {

@@ -88,7 +88,7 @@ extension LinuxHost {
     return false
   }
 
-  public func finishRewiring() { (wiring, diverted) = (nil, [:]) }
+  public func finishRewiring() { (wiring, diverted, exportListener) = (nil, [:], nil) }
 }
 
 extension UpgradePlan {

@@ -19,6 +19,9 @@ public final class LinuxHost: Host {
   var wiring: Wiring?
   /// Of diverted connections, by their number in the new QEMU: where the old one's words come out, and where they go.
   var diverted: [CInt: (output: DescriptorBox, client: DescriptorBox)] = [:]
+  /// The socket of the VM's NBD server, and the inode of what is to be in its place in the old QEMU.
+  var exportListener: DescriptorBox?
+  var listenerStandIn: UInt64?
   /// Of the new QEMU's standard error, if it is a file: where its messages begin.
   var messages: (file: DescriptorBox, offset: Int64)?
   /// Why they cannot be read back, if it is one: a network file system may not let root.
@@ -32,7 +35,7 @@ public final class LinuxHost: Host {
   private var journalFile: JournalFile?
   private var key = ""
   /// The upgrade's.
-  private var identifier = ""
+  private(set) var identifier = ""
   private let signals: CInt
   private let nextSignal: () throws(Failure) -> CInt?
   var isInterruptible = true

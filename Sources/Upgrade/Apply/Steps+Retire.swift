@@ -9,6 +9,7 @@ extension Executor {
   func retire() throws(Failure) {
     host.ignoreInterrupts()
     attempt("note that the guest runs in the new QEMU") { () throws(Failure) in try self.host.save(self.record) }
+    serveExports()
     if let adjustment = record.oomScoreAdjustment {
       insist("make the new QEMU as dear to the kernel as the old one was") { () throws(Failure) in try self.host.setOOMScore(adjustment) }
     }

@@ -105,6 +105,7 @@ extension Executor {
     // What was observed may be seconds old by now; dead after the switch, the old QEMU could not be asked any more.
     try mustHaveObservedStorage(plan)
     try mustRunAsObserved(plan)
+    try mustExportAsObserved()
     migrationStarted = true
     pauseSeconds = Self.switchSeconds
     pauseSeconds += Double(plan.bytesCopiedStill) / Self.slowestCopy
@@ -119,6 +120,7 @@ extension Executor {
     _ = try host.command(.old, "migrate-set-parameters", .object(parameters))
     runsSince = host.lastEvent(.old, "RESUME")?.order ?? -1
     try prepareDiversion()
+    if let exports = record.exports { try host.holdListener(exports) }
     if plan.memory.stopsGuest { stoodStill = try host.stopGuest(draining: plan.observation.network.servedDisks) }
     let atGate = holdsAtGate(plan)
     try host.startMigration { () throws(Failure) in if !atGate { try divert() } }
@@ -141,7 +143,7 @@ extension Executor {
   /// only at the gate it is known when the state will be saved: clients of consoles should not wait longer.
   private func holdsAtGate(_ plan: UpgradePlan) -> Bool {
     plan.memory.stopsGuest || plan.observation.live.status != "running" || plan.observation.commandLine.hasTPMBuffer
-      || plan.memory.strategy == .copy && plan.rewiring.hasConnections
+      || plan.memory.strategy == .copy && plan.rewiring.hasConnections || plan.observation.network.exports?.server.written.isEmpty == false
   }
 
   /// A TPM's command that is under way is awaited by QEMU when it saves the device's state. With `tpm-crb` the answer then goes
@@ -165,6 +167,7 @@ extension Executor {
 
   private func divert() throws(Failure) {
     if let moves = record.rewiring, isDiverted { try host.divert(moves) }
+    if let exports = record.exports { try host.setListenerAside(exports) }
   }
 
   /// Or is to be.
@@ -202,6 +205,7 @@ extension Executor {
     if holdsAtGate(plan) {
       try mustHaveIdleTPM(plan)
       try divert()
+      try endWrittenExports()
       _ = try host.command(.old, "migrate-continue", ["state": "pre-switchover"], seconds: Self.switchSeconds)
     }
     do throws(Failure) {

@@ -89,7 +89,7 @@ extension Executor {
     if let kept = record.kept {
       undoing(.keep) { insist("drop the kept runtime") { () throws(Failure) in try self.host.dropRuntime(kept) } }
     }
-    if host.isAlive(.old), !guestRuns || !lost.isEmpty || !hasConnectionsBack { return leave(step, failure) }
+    if host.isAlive(.old), !guestRuns || !lost.isEmpty || !hasConnectionsBack || !hasExports { return leave(step, failure) }
     attempt("journal the undoing") { () throws(Failure) in try self.host.journal(self.entry(step, .undone)) }
     // A VM that has ended has nothing to go back to: an upgrade that was held before is over, too.
     host.unlock(undone: host.isAlive(.old))
@@ -249,6 +249,7 @@ extension Executor {
       notes.append("could not continue the old QEMU: \(error)")
       return false
     }
+    exportAgain()
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.old) }
     return true
   }

@@ -57,6 +57,12 @@ public struct ObservedNetwork: Sendable, Equatable {
   public var served: Set<UInt64> = []
   /// Disks that back ends among those serve.
   public var servedDisks: [VhostUserDevice] = []
+  /// The server of block nodes that were exported over a monitor.
+  public var exports: ExportServer?
+  /// Why there is none, though there are exports.
+  public var untoldExports: String?
+  /// Its socket and its clients', by inode.
+  var exportSockets: Set<UInt64> = []
   /// Words for which nothing was found, each with why.
   public var unresolved: [(words: String, why: String)] = []
 
@@ -64,14 +70,14 @@ public struct ObservedNetwork: Sendable, Equatable {
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
     a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
-      && a.servedDisks == b.servedDisks && a.unresolved.elementsEqual(b.unresolved, by: ==)
+      && a.servedDisks == b.servedDisks && a.exports == b.exports && a.untoldExports == b.untoldExports && a.exportSockets == b.exportSockets && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
   /// Inodes of the sockets that are accounted for.
   var inodes: Set<UInt64> {
     let listening = listeners.flatMap { $0.sockets.map(\.inode) + $0.connections.map(\.inode) }
     let connecting = outgoing.flatMap(\.connections)
-    return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served)
+    return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served).union(exportSockets)
   }
   /// Descriptors of taps that are.
   var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }

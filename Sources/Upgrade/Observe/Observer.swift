@@ -89,6 +89,10 @@ public enum Observer {
       now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), remote: live.graph.remoteNodes, pid: pid,
       descriptors: descriptors, sockets: sockets, absolute: absolute)
     try network.findBackEnds(now.commandLine, descriptors, unix: sockets, pid: pid, monitor)
+    try network.findExports(
+      live, version: version, files: names.compactMap(\.owned), descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
+      unix: sockets, pid: pid) { () throws(Failure) in _ = try monitor.execute("query-status") }
+    if let exports = network.exports { description.add(exports.binding) }
     for tap in network.taps { description.setAddress(tap.interface, ofTap: now.commandLine.options[tap.tap.option].text) }
     var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
@@ -232,6 +236,7 @@ public enum Observer {
       let count = try established(at: name.path, sockets: sockets, own: own).count
       if count > 0 { clients[name.path] = count }
     }
+    if let exports = network.exports, exports.clients > 0 { clients[exports.address] = exports.clients }
     for listener in network.listeners {
       if case .path(let path) = listener.endpoint.name {
         if listener.carried != nil { clients[absolute(path)] = nil }

@@ -62,7 +62,7 @@ extension ObservedNetwork {
   }
 
   /// Milliseconds that a server may take for an answer. One takes less than one.
-  private static let answerMilliseconds = 2000
+  static let answerMilliseconds = 2000
 
   /// Asks each server for as many connections as the new QEMU will make, as another client.
   mutating func askServers(networkOf pid: pid_t) throws(Failure) {
@@ -72,7 +72,13 @@ extension ObservedNetwork {
       do throws(Failure) {
         let socket = DescriptorBox(try connect(disks[index], networkOf: pid))
         open.append(socket)
-        disks[index].answer = try Self.ask(socket.raw, NBDHandshake(export: disks[index].node.export), disks[index].node.file)
+        var handshake = NBDHandshake(export: disks[index].node.export)
+        disks[index].answer =
+          switch try Self.converse(socket.raw, &handshake, disks[index].node.file) {
+          case .waiting: .silence
+          case .found(let export): .export(export)
+          case .refused(let why): .refusal(why)
+          }
       } catch {
         disks[index].answer = error.errno == .timedOut ? .silence : .refusal(error.reason ?? error.errno.map { "\($0)" } ?? "\(error)")
       }
@@ -90,26 +96,25 @@ extension ObservedNetwork {
     }
   }
 
-  private static func ask(_ socket: CInt, _ handshake: NBDHandshake, _ subject: String) throws(Failure) -> RemoteDisk.Answer {
-    var handshake = handshake
+  /// Speaks with a server of its own accord until it has told what is asked.
+  /// - Returns: `waiting` if it is silent.
+  static func converse<Dialogue: NBDDialogue>(
+    _ socket: CInt, _ dialogue: inout Dialogue, _ subject: String
+  ) throws(Failure) -> NBDOutcome<Dialogue.Found> {
     let deadline = Instant.now().adding(seconds: Double(answerMilliseconds) / 1000)
     var bytes = [UInt8](repeating: 0, count: 4096)
     while true {
       // All of it, not each word: a server may go on talking.
       let rest = Int((deadline - Instant.now()).rounded(.up))
-      if rest <= 0 { return .refusal("it does not come to an end in \(answerMilliseconds / 1000) s") }
+      if rest <= 0 { return .refused("it does not come to an end in \(answerMilliseconds / 1000) s") }
       try SocketTimeout.set(.receiving, of: socket, milliseconds: rest)
       let count: Int
       do throws(Failure) { count = try valueOrErrno("ask the server of", subject) { recv(socket, &bytes, bytes.count, 0) } } catch
-        where error.errno == .resourceTemporarilyUnavailable { return .silence }
-      if count == 0 { return .refusal("it closes the connection") }
-      let (answer, outcome) = handshake.hear(Array(bytes[..<count]))
+        where error.errno == .resourceTemporarilyUnavailable { return .waiting }
+      if count == 0 { return .refused("it closes the connection") }
+      let (answer, outcome) = dialogue.hear(Array(bytes[..<count]))
       if !answer.isEmpty { try StreamSocket.put(pieces: [answer[...]], into: socket) }
-      switch outcome {
-      case .waiting: continue
-      case .export(let export): return .export(export)
-      case .refused(let why): return .refusal(why)
-      }
+      if outcome != .waiting { return outcome }
     }
   }
 }

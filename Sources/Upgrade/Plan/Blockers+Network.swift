@@ -11,6 +11,15 @@ extension UpgradePlan {
       warnings.append(
         "QEMU's connection to \(outgoing.peer.text) (\(outgoing.peer.user.text)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
     }
+    if let exports = observation.network.exports {
+      warnings.append(
+        "the limits of the NBD server at \(exports.address) (max-connections, handshake-max-seconds), and the I/O threads of its exports, cannot be read back: they are QEMU's defaults in the new one")
+      let written = exports.server.written.map(\.name)
+      if !written.isEmpty {
+        warnings.append(
+          "whether the exports \(written.joined(separator: ", ")) write through (writethrough=on) cannot be read back: a client must flush, as by default")
+      }
+    }
     if !line.userNetworks.isEmpty || line.hasDefaultNetwork {
       let count = observation.network.passing.count
       let open = count == 1 ? " (1 socket is open for it now)" : count > 0 ? " (\(count) sockets are open for it now)" : ""
@@ -49,8 +58,11 @@ extension UpgradePlan {
     // What is to be handed over must have been found: a port may be written as a name, or be left to the kernel.
     let line = observation.commandLine
     let found = Set((network.listeners.map(\.endpoint.option) + network.taps.map(\.tap.option) + network.outgoing.map(\.peer.option)).map { line.options[$0].text })
-    let missed = network.unresolved.map(\.words)
+    let missed = network.unresolved.map(\.words) + [ExportServer.command]
     var blockers: [Blocker] = []
+    if let why = network.untoldExports {
+      blockers.append(Blocker(option: "NBD exports", reason: "what the VM exports cannot be told wholly: \(why)", wayOut: ExportServer.wayOut))
+    }
     for binding in observation.description.bindings
     where binding.handover == .duplicate && !found.contains(binding.option) && !missed.contains(binding.option) {
       blockers.append(
@@ -66,7 +78,7 @@ extension UpgradePlan {
           option: "hostfwd", reason: "the ports that are forwarded now (\(forwarded.isEmpty ? "none" : forwarded.joined(separator: ", "))) are not those of the arguments",
           wayOut: "make them the same again: hostfwd_add, hostfwd_remove"))
     }
-    if !hasStandIns { return blockers }
+    if !hasStandIns, network.exports == nil { return blockers }
     #if !arch(x86_64)
       blockers.append(
         Blocker(

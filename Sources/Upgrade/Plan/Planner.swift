@@ -110,7 +110,11 @@ extension UpgradePlan {
       PlannedStep(name: .exchange, why: stages.flatMap(\.exchanges).count == 1 ? "all names in one renameat2" : "\(stages.flatMap(\.exchanges).count) names by renameat2"),
       PlannedStep(name: .verify, why: "every public name leads to the new QEMU"),
       PlannedStep(name: .resume, why: "the guest runs on in the new QEMU"),
-      PlannedStep(name: .retire, why: "the old QEMU is killed: its exit must delete nothing public"),
+      PlannedStep(
+        name: .retire,
+        why: (observation.network.exports.map {
+          "the new QEMU gets the NBD server's socket and exports \($0.server.exports.map(\.name).joined(separator: ", ")) as the old one did; "
+        } ?? "") + "the old QEMU is killed: its exit must delete nothing public"),
     ]
     if request.hold { return steps }
     if let seconds = request.probation {

@@ -1,0 +1,108 @@
+import Glibc
+import Kernel
+import QEMU
+
+extension ExportServer {
+  /// Under which a QEMU is given a stand-in for the socket, and the socket itself (QMP `getfd`).
+  static let (standInName, socketName) = ("moult-nbd", "moult-nbd-socket")
+}
+
+/// The socket of the VM's NBD server. Whoever serves nobody for a while has a stand-in in its place, which nobody can connect
+/// to, and the socket keeps the clients waiting: in the old QEMU from the pause on, in the new one until it exports everything.
+extension LinuxHost {
+  public func holdListener(_ exports: ExportServer) throws(Failure) {
+    guard let oldProcess, let newProcess else { return }
+    exportListener = try listener(exports)
+    for (side, process) in [(Side.old, oldProcess), (.new, newProcess)] {
+      do throws(Failure) { try Transplant.probe(process.pid, outlivesUs: side == .old) } catch {
+        throw isAlive(side) ? error : death(of: side, during: "exchange the NBD server's socket of")
+      }
+    }
+    listenerStandIn = try giveStandIn(to: .old)
+  }
+
+  public func setListenerAside(_ exports: ExportServer) throws(Failure) {
+    guard let oldProcess else { return }
+    guard let number = try Self.numbers(of: listenerStandIn ?? 0, in: oldProcess).first else { throw Self.lost(exports) }
+    let kept = try Self.distantDescriptor(in: oldProcess.pid, count: 1)
+    try Transplant.perform([.init(from: exports.descriptor, to: kept), .init(from: number, to: exports.descriptor)], in: oldProcess.pid, outlivesUs: true)
+  }
+
+  public func putListenerBack(_ exports: ExportServer) throws(Failure) {
+    guard let oldProcess, isAlive(.old) else { return }
+    let all = try Self.numbers(of: exports.inode, in: oldProcess)
+    let kept = all.filter { $0 != exports.descriptor }
+    if let number = kept.first, !all.contains(exports.descriptor) {
+      try put(number, inPlaceOf: exports.descriptor, in: oldProcess, exports.address)
+    }
+    try Transplant.perform([], closing: kept, in: oldProcess.pid, outlivesUs: true)
+    try forget(ExportServer.standInName, in: .old)
+  }
+
+  public func giveListenerStandIn() throws(Failure) { _ = try giveStandIn(to: .new) }
+
+  public func openListener(_ exports: ExportServer) throws(Failure) {
+    guard let newProcess else { return }
+    let standIns = Set(try UnixSocketTable.read().filter { $0.state == .listening && $0.path?.hasPrefix("@" + ExportServer.standInName) ?? false }.map(\.inode))
+    guard let place = try ProcFS.openDescriptors(of: newProcess.pid).first(where: { $0.socketInode.map(standIns.contains) ?? false })?.number else {
+      if try !Self.numbers(of: exports.inode, in: newProcess).isEmpty { return }
+      throw Self.lost(exports)
+    }
+    if exportListener == nil { exportListener = try listener(exports) }
+    guard let socket = exportListener else { return }
+    _ = try monitor(.new).execute("getfd", ["fdname": .string(ExportServer.socketName)], descriptor: socket.raw)
+    guard let number = try Self.numbers(of: exports.inode, in: newProcess).first else { throw Self.lost(exports) }
+    try put(number, inPlaceOf: place, in: newProcess, exports.address)
+    try forget(ExportServer.socketName, in: .new)
+  }
+
+  /// A QEMU that waits for clients by io_uring (11.1 does) goes on waiting for the stand-in, until that has something to say; then
+  /// it looks for a client, whether there is one or not.
+  private func put(_ number: CInt, inPlaceOf standIn: CInt, in process: ProcessHandle, _ subject: String) throws(Failure) {
+    let (socket, former) = (DescriptorBox(try process.duplicate(descriptor: number)), DescriptorBox(try process.duplicate(descriptor: standIn)))
+    try Self.doNotBlock(socket.raw, subject)
+    try Transplant.perform(in: process.pid, outlivesUs: true) { () throws(Failure) in
+      try ListeningSocket.shut(former.raw)
+      return ([.init(from: number, to: standIn)], [])
+    }
+  }
+
+  /// - Returns: its inode.
+  private func giveStandIn(to side: Side) throws(Failure) -> UInt64 {
+    let standIn = DescriptorBox(try UnixSocket.listen(abstract: "\(ExportServer.standInName)-\(side.rawValue)-\(identifier)"))
+    _ = try monitor(side).execute("getfd", ["fdname": .string(ExportServer.standInName)], descriptor: standIn.raw)
+    // Whoever has been told of a client must not wait for one here. QEMU makes what it is given block.
+    try Self.doNotBlock(standIn.raw, "the NBD server's stand-in")
+    return try Files.status(of: standIn.raw).inode
+  }
+
+  /// Closes what a QEMU was given under a name; nothing if it has used it, or was given none.
+  private func forget(_ name: String, in side: Side) throws(Failure) {
+    do throws(Failure) { _ = try monitor(side).execute("closefd", ["fdname": .string(name)]) } catch where error.errno == nil {}
+  }
+
+  /// The old QEMU's, wherever it has it.
+  private func listener(_ exports: ExportServer) throws(Failure) -> DescriptorBox {
+    guard let oldProcess, !oldProcess.hasExited, let number = try Self.numbers(of: exports.inode, in: oldProcess).first else {
+      throw Failure(
+        step: "take over the socket at", subject: exports.address, reason: "the old QEMU has ended or closed it",
+        hint: "start the NBD server again in the QEMU that runs (QMP: nbd-server-start)")
+    }
+    return DescriptorBox(try oldProcess.duplicate(descriptor: number))
+  }
+
+  private static func numbers(of inode: UInt64, in process: ProcessHandle) throws(Failure) -> [CInt] {
+    try ProcFS.openDescriptors(of: process.pid).filter { $0.socketInode == inode }.map(\.number)
+  }
+
+  private static func doNotBlock(_ socket: CInt, _ subject: String) throws(Failure) {
+    let flags = try valueOrErrno("read flags of", subject) { fcntl(socket, F_GETFL) }
+    try valueOrErrno("set flags of", subject) { fcntl(socket, F_SETFL, flags | O_NONBLOCK) }
+  }
+
+  private static func lost(_ exports: ExportServer) -> Failure {
+    Failure(
+      step: "exchange the socket at", subject: exports.address, reason: "a QEMU does not have a descriptor that it was given",
+      hint: "another program used its monitor meanwhile: leave the VM alone while it is upgraded")
+  }
+}
