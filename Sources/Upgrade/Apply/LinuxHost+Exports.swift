@@ -43,8 +43,12 @@ extension LinuxHost {
 
   public func openListener(_ exports: ExportServer) throws(Failure) {
     guard let newProcess else { return }
-    let standIns = Set(try UnixSocketTable.read().filter { $0.state == .listening && $0.path?.hasPrefix("@" + ExportServer.standInName) ?? false }.map(\.inode))
-    guard let place = try ProcFS.openDescriptors(of: newProcess.pid).first(where: { $0.socketInode.map(standIns.contains) ?? false })?.number else {
+    // One that no server has taken: that was started before, by a moult that was killed.
+    try forget(ExportServer.standInName, in: .new)
+    // A moult that was killed may have left one at a monitor of its own: the server's is the last.
+    let standIns = try UnixSocketTable.read().filter { $0.state == .listening && $0.path?.hasPrefix("@" + ExportServer.standInName) ?? false }
+    let numbers = ObservedNetwork.numbers(try ProcFS.openDescriptors(of: newProcess.pid))
+    guard let place = standIns.filter({ numbers[$0.inode] != nil }).max(by: { $0.path ?? "" < $1.path ?? "" }).flatMap({ numbers[$0.inode] }) else {
       if try !Self.numbers(of: exports.inode, in: newProcess).isEmpty { return }
       throw Self.lost(exports)
     }
@@ -69,7 +73,9 @@ extension LinuxHost {
 
   /// - Returns: its inode.
   private func giveStandIn(to side: Side) throws(Failure) -> UInt64 {
-    let standIn = DescriptorBox(try UnixSocket.listen(abstract: "\(ExportServer.standInName)-\(side.rawValue)-\(identifier)"))
+    // Of one length, so that they sort by time.
+    let time = String(repeating: "0", count: 20) + "\(Instant.now().nanoseconds)"
+    let standIn = DescriptorBox(try UnixSocket.listen(abstract: "\(ExportServer.standInName)-\(time.suffix(20))"))
     _ = try monitor(side).execute("getfd", ["fdname": .string(ExportServer.standInName)], descriptor: standIn.raw)
     // Whoever has been told of a client must not wait for one here. QEMU makes what it is given block.
     try Self.doNotBlock(standIn.raw, "the NBD server's stand-in")

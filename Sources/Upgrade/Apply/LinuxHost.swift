@@ -35,7 +35,7 @@ public final class LinuxHost: Host {
   private var journalFile: JournalFile?
   private var key = ""
   /// The upgrade's.
-  private(set) var identifier = ""
+  private var identifier = ""
   private let signals: CInt
   private let nextSignal: () throws(Failure) -> CInt?
   var isInterruptible = true
