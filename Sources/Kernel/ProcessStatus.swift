@@ -83,6 +83,14 @@ public struct ProcessStatus: Sendable, Equatable {
   public var cpuTime: UInt64 = 0
 
   public var isZombie: Bool { state == "Z" || state == "X" }
+  /// Bit n-1: signal n waits to be delivered.
+  public var pendingSignals: UInt64 = 0
+  /// What the kernel has noted of the thread (PF_* of its sched.h).
+  public var flags: UInt64 = 0
+  /// It has been killed, or exits: nothing of the program runs any more, and what it has open goes as soon as its memory is given up,
+  /// which of a large one takes long.
+  public var isEnding: Bool { isZombie || flags & Self.exiting != 0 || pendingSignals >> UInt64(SIGKILL - 1) & 1 != 0 }
+  private static let exiting: UInt64 = 4
 
   /// Reads the status of a process or of a thread.
   public static func read(pid: pid_t) throws(Failure) -> ProcessStatus {
@@ -136,7 +144,8 @@ public struct ProcessStatus: Sendable, Equatable {
       umask: numbers("Umask", radix: 8).first.map { UInt32($0) },
       seccompMode: Int(numbers("Seccomp").first ?? 0),
       ignoredSignals: numbers("SigIgn", radix: 16).first ?? 0,
-      threadCount: Int(numbers("Threads").first ?? 1), cpuTime: (UInt64(rest[11]) ?? 0) + (UInt64(rest[12]) ?? 0))
+      threadCount: Int(numbers("Threads").first ?? 1), cpuTime: (UInt64(rest[11]) ?? 0) + (UInt64(rest[12]) ?? 0),
+      pendingSignals: (numbers("SigPnd", radix: 16).first ?? 0) | (numbers("ShdPnd", radix: 16).first ?? 0), flags: UInt64(rest[6]) ?? 0)
   }
 }
 

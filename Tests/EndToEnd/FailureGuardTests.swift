@@ -122,7 +122,7 @@ extension FailureTests {
       let history = try run(moult: ["history", "--format", "json"]).json().array.filter { $0["vm"].string == patient.name }
       let last = try #require(history.last { $0["outcome"].string?.contains("needs-person") ?? false }, "\(history)")
       #expect(last["steps"].array.contains { $0["name"].string == "verify" && $0["outcome"].string == "done" }, "\(last)")
-      #expect(last["arguments"].array.contains { $0.string == patient.name }, "\(last)")
+      #expect(last["arguments"].array.isEmpty, "neither QEMU was left: \(last)")
     }
 
     @Test func `a rollback that is killed leaves the upgrade held, or is finished`() throws {

@@ -62,6 +62,17 @@ import Testing
     #expect(status.credentials.noNewPrivileges)
   }
 
+  /// State, the kernel's flags, signals of the thread and of the process that wait.
+  @Test(arguments: [
+    ("S", 4_194_560, "0", "0", false), ("T", 4_194_560, "4000", "4000", false), ("Z", 4_194_560, "0", "0", true),
+    ("R", 4_194_564, "0", "0", true), ("S", 4_194_560, "100", "0", true), ("T", 4_194_560, "0", "100", true),
+  ])
+  func oneThatEndsIsKnown(state: String, flags: Int, thread: String, process: String, isEnding: Bool) throws {
+    let stat = Self.stat.replacing(") S ", with: ") \(state) ").replacing(" 4194560 ", with: " \(flags) ")
+    let status = Self.status + "SigPnd:\t\(thread)\nShdPnd:\t\(process)\n"
+    #expect(try ProcessStatus.parse(status: status, stat: stat).isEnding == isEnding)
+  }
+
   @Test(arguments: ["", "1 (x", "1 (x) S 1", "1 x S 1 2 3 4"])
   func brokenStatIsAFailure(stat: String) {
     #expect(throws: Failure.self) { try ProcessStatus.parse(status: Self.status, stat: stat) }

@@ -20,14 +20,14 @@ final class ProcessHandle {
   init(pid: pid_t) throws(Failure) { pidfd = try Pidfd(pid: pid) }
 
   /// Nil if the process has ended: one that is about to is waited for. Its first thread may be a zombie while others still
-  /// have its files, and the locks of its images. The pidfd pins whoever has the number now; the start time tells
+  /// have its files, and the locks of its images; or it has been killed, and its memory is being given up. The pidfd pins whoever has the number now; the start time tells
   /// whether it is the one that is meant.
   init?(_ identity: ProcessIdentity) throws(Failure) {
     do throws(Failure) {
       pidfd = try Pidfd(pid: identity.pid)
       let status = try ProcessStatus.read(pid: identity.pid)
       if status.startTime != identity.startTime { return nil }
-      if status.isZombie, try pidfd.waitForExit(timeoutMilliseconds: Self.patienceMilliseconds) { return nil }
+      if status.isEnding, try pidfd.waitForExit(timeoutMilliseconds: Self.patienceMilliseconds) { return nil }
     } catch {
       if error.errno == .noSuchProcess || error.errno == .noSuchFileOrDirectory { return nil }
       throw error
@@ -36,6 +36,12 @@ final class ProcessHandle {
 
   /// How long the end of one that was killed may take: the kernel unmaps its memory.
   private static let patienceMilliseconds: CInt = 10_000
+
+  /// It has been killed, or exits, and has not come to its end.
+  var isEnding: Bool {
+    if hasExited { return false }
+    do throws(Failure) { return try ProcessStatus.read(pid: pid).isEnding } catch { return error.meansGone }
+  }
 
   func kill() throws(Failure) { try send(signal: SIGKILL) }
   func send(signal: CInt) throws(Failure) { try pidfd.send(signal: signal) }

@@ -20,12 +20,18 @@ extension LinuxHost {
         if process.hasExited { return nil }
       }
     }
-    do throws(Failure) { return try findMonitor(of: process, recovered) } catch {
-      // Killed together with moult, it closes its sockets first.
-      if process.exits(withinMilliseconds: 2000) { return nil }
+    var monitor: QMPConnection?
+    do throws(Failure) { monitor = try findMonitor(of: process, recovered) } catch {
+      if process.exits(withinMilliseconds: Self.endMilliseconds) { return nil }
       throw error
     }
+    // Whoever looks at a QEMU without a monitor next is to find it gone, if it goes.
+    if monitor == nil { _ = process.exits(withinMilliseconds: Self.endMilliseconds) }
+    return monitor
   }
+
+  /// Killed together with moult, it closes its sockets first; how long it may take then to be gone.
+  private static let endMilliseconds: Int32 = 2000
 
   /// What a new QEMU that has ended had said over the interrupted moult's connection.
   func hearLastEventsOfNew() throws(Failure) {

@@ -261,10 +261,11 @@ public final class LinuxHost: Host {
     }
   }
 
-  /// A QEMU that ends closes its monitor first: its process is given a moment to be gone, too.
+  /// A QEMU that ends closes its monitor first: its process is given a moment to be gone, too. One that is not asked, in a
+  /// recovery, is looked at: taken for alive, it would be preferred to the one that has the guest.
   private func isAlive(_ process: ProcessHandle?, _ monitor: QMPConnection?) -> Bool {
     guard let process, !process.hasExited else { return false }
-    return monitor?.isClosed != true || !process.exits(withinMilliseconds: 2000)
+    return !(monitor?.isClosed ?? process.isEnding) || !process.exits(withinMilliseconds: 2000)
   }
 
   public func setOOMScore(_ adjustment: Int) throws(Failure) {

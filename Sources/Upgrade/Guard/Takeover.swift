@@ -35,7 +35,6 @@ struct Takeover {
     if isGuarded {
       do throws(Failure) { _ = try host.ensureGuardian(ready: false) } catch { unguarded = error }
     }
-    let arguments = Self.arguments(of: record)
     var report = Executor(recovering: record, begun: Set(StepName.allCases.filter(contents.mayHaveBegun)), host: host).recover()
     if let unguarded { report.notes.append("nobody watched over the recovery: \(unguarded)") }
     report.takesBack = contents.superseded != nil
@@ -43,13 +42,13 @@ struct Takeover {
     report.steps = JournalEntry.steps(contents.entries)
     if let last = contents.entries.last { report.totalMilliseconds = last.milliseconds }
     if let failure = report.failure, let step = report.steps.last { report.failure = (step.name, failure.failure) }
-    do throws(Failure) { try History(state).add(HistoryEntry(record, report, arguments: arguments)) } catch {
+    do throws(Failure) { try History(state).add(HistoryEntry(record, report, arguments: Self.arguments(of: record))) } catch {
       report.notes.append("could not write the history: \(error)")
     }
     return (record, report)
   }
 
-  /// What the VM was started with, for the history; nil if neither QEMU is there to tell.
+  /// What the VM was started with, for the history; nil if neither QEMU is left to tell. Asked last: the guest may have stood still.
   private static func arguments(of record: UpgradeRecord) -> [String]? {
     for process in [record.old, record.spawned].compactMap(\.self) {
       do throws(Failure) {
