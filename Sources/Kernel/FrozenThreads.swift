@@ -5,7 +5,12 @@ import SystemPackage
 /// Threads of another process that stand still wherever they were (ptrace(2), PTRACE_SEIZE), until this lets go of them. If
 /// this process ends, the kernel does.
 public final class FrozenThreads {
-  private var threads: [pid_t] = []
+  private(set) var threads: [pid_t] = []
+  /// One that has been let go on and has not come to where it was to stop.
+  var running: pid_t?
+  /// What came for them while they were followed: kept from them here, and not by their masks, which would stay if this
+  /// process were killed.
+  var signals: [(thread: pid_t, number: CInt)] = []
 
   /// - Throws: if one cannot be stopped; then none is.
   public init(_ threads: [pid_t]) throws(Failure) {
@@ -41,37 +46,16 @@ public final class FrozenThreads {
 
   /// Lets them go on.
   public func release() {
+    if let running, moult_trace_interrupt(running) == 0 {
+      // Only one that stands still can be let go of.
+      var detail: CInt = 0
+      if moult_trace_wait(running, Transplant.patienceMilliseconds, &detail) == CInt(moult_trace_signal.rawValue) { signals.append((running, detail)) }
+    }
     // One that has ended meanwhile needs nothing.
     for thread in threads { _ = moult_trace_detach(thread) }
-    threads = []
+    for (thread, number) in signals { kill(thread, number) }
+    (threads, signals, running) = ([], [], nil)
   }
 
   deinit { release() }
-}
-
-extension ProcFS {
-  /// Whether the thread waits for another one (futex(2)). Source: proc_pid_syscall(5).
-  public static func waitsForThread(_ pid: pid_t) throws(Failure) -> Bool {
-    // Its number on x86-64, where this is used.
-    try Files.readText("/proc/\(pid)/syscall").hasPrefix("202 ")
-  }
-}
-
-/// Memory of another process, as it is at each moment. Source: proc_pid_mem(5).
-public struct ForeignMemory: ~Copyable {
-  private let file: OwnedFD
-  private let pid: pid_t
-
-  public init(of pid: pid_t) throws(Failure) {
-    self.pid = pid
-    file = try OwnedFD.open("/proc/\(pid)/mem", O_RDONLY, step: "read memory of process")
-  }
-
-  /// A number of 16 bits.
-  public func number(at address: UInt64) throws(Failure) -> UInt16 {
-    var number: UInt16 = 0
-    let size = try valueOrErrno("read memory of process", "\(pid)") { pread(file.raw, &number, 2, off_t(address)) }
-    if size == 2 { return number }
-    throw Failure(step: "read memory of process", subject: "\(pid)", reason: "nothing is at \(address)")
-  }
 }

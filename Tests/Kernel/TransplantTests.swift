@@ -75,6 +75,35 @@ private final class Tracee {
   enum Pipe { case first, second, event }
 }
 
+@Suite struct FrozenThreadsTests {
+  /// It has to wait for the mutex before, and is not taken for waiting at the condition then.
+  @Test func aThreadIsFollowedToItsCondition() throws {
+    for _ in 0..<10 {
+      let tracee = try Tracee("condition")
+      let thread = try FrozenThreads([tracee.pid])
+      tracee.say("x", on: .event)
+      try thread.goOnToCondition(withinMilliseconds: 20_000)
+      #expect(tracee.line() == "told")
+      thread.release()
+      tracee.say("first", on: .first)
+      #expect(tracee.line() == "got first")
+    }
+  }
+
+  /// It goes on as if nothing had been, signals that came meanwhile included.
+  @Test func oneThatNeverComesThereIsAFailure() throws {
+    let tracee = try Tracee("mutex")
+    let thread = try FrozenThreads([tracee.pid])
+    tracee.say("x", on: .event)
+    #expect(throws: Failure.self) { try thread.goOnToCondition(withinMilliseconds: 100) }
+    thread.release()
+    tracee.say("x", on: .second)
+    #expect(tracee.line() == "told")
+    tracee.say("first", on: .first)
+    #expect(tracee.line() == "got first")
+  }
+}
+
 @Suite struct TransplantTests {
   /// Whatever the thread waits in, it goes on waiting, and reads from the other pipe then.
   @Test(arguments: ["read", "ppoll", "nanosleep", "epoll", "spin", "threads", "alarms"])

@@ -1,5 +1,6 @@
 // A process for the tests of descriptor exchange: waits in some way, then says what it reads from descriptor 0.
-//   tracee MODE     says `ready` first, `got TEXT` then, and ends; anything that should not be is said instead
+//   tracee MODE     says `ready` first, `got TEXT` then, and ends; anything that should not be is said instead. `condition` and
+//                   `mutex` wait at descriptor 4, for a mutex, and, having said `told`, at a condition variable in between
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -28,6 +29,27 @@ static void count(int signal) { (void)signal; alarms++; }
 static void *spin(void *unused) {
   (void)unused;
   while (!stop) spins++;
+  return NULL;
+}
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+static atomic_int held, told, answered;
+
+// Has the mutex, for a while or until something comes at descriptor 5; then answers what it was told.
+static void *hold(void *asked) {
+  char byte;
+  struct timespec while_ = {0, 50000000}, glance = {0, 1000000};
+  pthread_mutex_lock(&mutex);
+  held = 1;
+  if (!asked) nanosleep(&while_, NULL);
+  else if (read(5, &byte, 1) != 1) printf("read of 5 errno %d\n", errno);
+  pthread_mutex_unlock(&mutex);
+  while (!told) nanosleep(&glance, NULL);
+  pthread_mutex_lock(&mutex);
+  answered = 1;
+  pthread_cond_signal(&condition);
+  pthread_mutex_unlock(&mutex);
   return NULL;
 }
 
@@ -69,8 +91,23 @@ int main(int argc, char **argv) {
   }
   if (!strcmp(mode, "refused")) filter(SECCOMP_RET_ERRNO | EPERM);
   if (!strcmp(mode, "killed")) filter(SECCOMP_RET_KILL_PROCESS);
+  int waits = !strcmp(mode, "condition") || !strcmp(mode, "mutex");
+  if (waits) {
+    pthread_create(&threads[0], NULL, hold, !strcmp(mode, "mutex") ? &mutex : NULL);
+    while (!held) {}
+  }
   double before = 1.0 / 3;
   printf("ready\n");
+  if (waits) {
+    char byte;
+    if (read(4, &byte, 1) != 1) printf("read of 4 errno %d\n", errno);
+    pthread_mutex_lock(&mutex);
+    printf("told\n");
+    told = 1;
+    while (!answered) pthread_cond_wait(&condition, &mutex);
+    pthread_mutex_unlock(&mutex);
+    pthread_join(threads[0], NULL);
+  }
   if (!strcmp(mode, "ppoll") || !strcmp(mode, "threads")) {
     sigset_t none;
     sigemptyset(&none);

@@ -15,6 +15,9 @@ extension LinuxHost {
   private static let stillMilliseconds = 50.0
   /// Seconds in which QEMU must answer while vCPUs stand still: one of them may hold what it needs.
   private static let answerSeconds = 0.1
+  /// Milliseconds that its main thread may take from one system call to the next, on its way from being told to stop the
+  /// guest to waiting for the vCPUs.
+  private static let patienceMilliseconds: CInt = 2000
 
   public func stopGuest(draining devices: [VhostUserDevice]) throws(Failure) -> Double {
     guard let oldProcess, !devices.isEmpty else {
@@ -22,31 +25,43 @@ extension LinuxHost {
       return 0
     }
     let monitor = try monitor(.old)
-    let threads = try monitor.execute("query-cpus-fast").array?.compactMap { $0["thread-id"]?.integer.flatMap { pid_t(exactly: $0) } } ?? []
+    // One thread may do the work of all vCPUs.
+    let threads = Set(try monitor.execute("query-cpus-fast").array?.compactMap { $0["thread-id"]?.integer.flatMap { pid_t(exactly: $0) } } ?? [])
     var rings: [VhostUserDevice.Ring] = []
     for device in devices { rings += try VhostUserDevice.rings(of: device.path, queues: device.queues, monitor) }
     let memory = try ForeignMemory(of: oldProcess.pid)
+    func failure(_ reason: String, _ hint: String) -> Failure {
+      Failure(step: "stop the guest of", subject: "pid \(oldProcess.pid)", reason: reason, hint: hint)
+    }
     let deadline = now().adding(seconds: Self.drainSeconds)
     while now() < deadline {
       let began = now()
-      let vcpus = try FrozenThreads(threads)
+      let vcpus = try FrozenThreads(Array(threads))
       defer { vcpus.release() }
       do throws(Failure) { _ = try monitor.execute("query-status", seconds: Self.answerSeconds) } catch where error.errno == .timedOut { continue }
       let end = now().adding(seconds: Self.stillMilliseconds / 1000)
       while try !Self.areDone(rings, memory), now() < end { usleep(Self.glance) }
       guard try Self.areDone(rings, memory) else { continue }
+      let main = try FrozenThreads([oldProcess.pid])
+      defer { main.release() }
       let identifier = try monitor.send("stop")
       // It has told the vCPUs when it waits for them: they stop before they do anything else.
-      while try !ProcFS.waitsForThread(oldProcess.pid), now() < end.adding(seconds: Self.answerSeconds) { usleep(Self.glance) }
+      do throws(Failure) { try main.goOnToCondition(withinMilliseconds: Self.patienceMilliseconds) } catch {
+        throw failure("QEMU was told to stop the guest, and does not wait for its vCPUs (\(error))", "try again; restart the VM if it stays so")
+      }
       vcpus.release()
+      main.release()
       _ = try monitor.reply(to: identifier, command: "stop")
+      // A vCPU first does the few instructions to the end of what was translated at once.
+      guard try Self.areDone(rings, memory) else {
+        throw failure("the guest asked for more in the moment in which it was stopped", "try again")
+      }
       // The event comes before the reply.
       return max(0, (lastEvent(.old, "STOP")?.heard ?? now()) - began)
     }
-    throw Failure(
-      step: "stop the guest of", subject: "pid \(oldProcess.pid)",
-      reason: "the back end of a vhost-user disk was never done with all that the guest had asked for",
-      hint: "try again when the guest writes less; a back end that hangs has to be mended first")
+    throw failure(
+      "the back end of a vhost-user disk was never done with all that the guest had asked for",
+      "try again when the guest writes less; a back end that hangs has to be mended first")
   }
 
   private static let glance: UInt32 = 50
