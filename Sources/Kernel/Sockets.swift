@@ -68,6 +68,24 @@ public enum UnixSocket {
     try SocketTimeout.set(.sending, of: socket, milliseconds: 0)
   }
 
+  /// Whether one was connected; its other end may have been closed since.
+  public static func isConnected(_ socket: CInt) throws(Failure) -> Bool {
+    var address = sockaddr_un()
+    var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+    do throws(Failure) {
+      try valueOrErrno("read peer of socket", "\(socket)") {
+        withUnsafeMutablePointer(to: &address) { $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(socket, $0, &length) } }
+      }
+      return true
+    } catch where error.errno == .socketNotConnected { return false }
+  }
+
+  /// Whether the other end of a connection has been closed, or either has been shut down.
+  public static func hasEnded(_ socket: CInt) throws(Failure) -> Bool {
+    var look = pollfd(fd: socket, events: Int16(bitPattern: UInt16(0x2000)) /* POLLRDHUP */, revents: 0)
+    return try valueOrErrno("look at socket", "\(socket)") { poll(&look, 1, 0) } > 0
+  }
+
   /// Listens at a path that does not exist yet; at most ``maximumPathLength`` bytes.
   public static func listen(_ path: String, backlog: CInt = 8) throws(Failure) -> OwnedFD {
     guard path.utf8.count <= maximumPathLength else {

@@ -24,20 +24,16 @@ extension EndToEnd {
             $0.memory = memory
           })
         defer { vm.end() }
-        func mustWriteOn() throws {
-          let synced = vm.lastSynced ?? 0
-          try eventually("the disk takes writes") { vm.lastSynced ?? 0 > synced + 3 }
-        }
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustUpgrade(to: .v10_0)
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustUpgrade(to: .v11_1, ["--hold"], outcome: "held")
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustRollBack(to: .v10_0)
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustUpgrade(to: .v11_1, ["--hold"], outcome: "held")
         try vm.mustCommit()
-        try mustWriteOn()
+        try vm.mustWriteOn()
         #expect(try vm.endAndVerifyDisk() == [])
       }
     }

@@ -1,4 +1,3 @@
-import Foundation
 import Glibc
 import Lab
 import Testing
@@ -9,55 +8,35 @@ extension EndToEnd {
     @Test
     func `every write that an NBD server has acknowledged is there`() throws {
       try leavingNothing {
-        let base = Lab.paths.run + "/e2e-nbd-server"
-        try FileManager.default.createDirectory(atPath: base, withIntermediateDirectories: true)
-        defer { _ = try? run(["rm", "-r", base]) }
-        let (image, socket, port) = (base + "/image", base + "/nbd.sock", "45891")
-        try succeed(["qemu-img", "create", "-q", "-f", "raw", image, "16M"])
+        let (image, port) = (try ServedImage("e2e-nbd-server"), "45891")
         // Two clients at once, which is what a move takes, and one that only reads by TCP.
-        let servers = [
-          try ChildProcess(["qemu-nbd", "--persistent", "--shared=2", "-f", "raw", "-k", socket, image], log: base + "/log"),
-          try ChildProcess(
-            ["qemu-nbd", "--persistent", "--shared=3", "--read-only", "-f", "raw", "-b", "127.0.0.1", "-p", port, "-x", "kernel", Lab.paths.kernel], log: base + "/log"),
-        ]
-        defer {
-          for server in servers { server.signal(SIGKILL) }
-        }
-        try eventually("the servers listen") {
-          guard access(socket, F_OK) == 0 else { return false }
-          return try run(["qemu-img", "info", "nbd://127.0.0.1:\(port)/kernel"]).code == 0
-        }
+        _ = try image.serve(["qemu-nbd", "--persistent", "--shared=2", "-f", "raw", "-k", image.socket, image.path])
+        _ = try image.serve(["qemu-nbd", "--persistent", "--shared=3", "--read-only", "-f", "raw", "-b", "127.0.0.1", "-p", port, "-x", "kernel", Lab.paths.kernel])
+        try eventually("the other server listens") { try run(["qemu-img", "info", "nbd://127.0.0.1:\(port)/kernel"]).code == 0 }
         let vm = try LabVM(
           VMConfiguration("e2e-nbd") {
             $0.memory = .file()
             $0.words = ["disk=1"]
             $0.extraArguments = [
-              "-blockdev", "driver=nbd,node-name=remote,server.type=unix,server.path=\(socket)", "-device", "virtio-blk-pci,drive=remote",
+              "-blockdev", "driver=nbd,node-name=remote,server.type=unix,server.path=\(image.socket)", "-device", "virtio-blk-pci,drive=remote",
               "-drive", "file=nbd://127.0.0.1:\(port)/kernel,if=none,id=cd,readonly=on,format=raw", "-device", "virtio-blk-pci,drive=cd",
             ]
           })
         defer { vm.end() }
-        func mustWriteOn() throws {
-          let synced = vm.lastSynced ?? 0
-          try eventually("the disk takes writes") { vm.lastSynced ?? 0 > synced + 3 }
-        }
         // Whoever has the second place leaves none for the new QEMU.
-        let taken = Client(socket)
+        let taken = Client(image.socket)
         let refused = try run(moult: ["plan", "e2e-nbd"] + QEMUVersion.v10_0.destination)
         #expect(refused.code == 3 && refused.stderr.contains("answers no second client"), "\(refused)")
         taken.leave()
         try vm.mustUpgrade(to: .v10_0)
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustUpgrade(to: .v11_1, ["--hold"], outcome: "held")
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustRollBack(to: .v10_0)
-        try mustWriteOn()
+        try vm.mustWriteOn()
         try vm.mustUpgrade(to: .v7_2)
-        try mustWriteOn()
-        vm.end(keepDisk: true)
-        servers[0].signal(SIGKILL)
-        try eventually("the server ends") { !servers[0].isRunning }
-        #expect(try vm.diskFaults(image: image) == [])
+        try vm.mustWriteOn()
+        #expect(try image.endAndVerify(vm) == [])
       }
     }
 

@@ -1,4 +1,3 @@
-import Foundation
 import Glibc
 import Lab
 import Testing
@@ -10,43 +9,44 @@ extension EndToEnd {
     @Test
     func `every write that a storage daemon has acknowledged is there`() throws {
       try leavingNothing {
-        let base = Lab.paths.run + "/e2e-served-daemon"
-        try FileManager.default.createDirectory(atPath: base, withIntermediateDirectories: true)
-        defer { _ = try? run(["rm", "-r", base]) }
-        let (image, socket) = (base + "/image", base + "/disk.sock")
-        try succeed(["qemu-img", "create", "-q", "-f", "raw", image, "16M"])
-        let daemon = try ChildProcess(
-          [
-            "qemu-storage-daemon", "--blockdev", "driver=file,node-name=file,filename=\(image)", "--blockdev", "driver=raw,node-name=disk,file=file",
-            "--export", "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=\(socket),writable=on",
-          ], log: base + "/log")
-        defer { daemon.signal(SIGKILL) }
-        try eventually("the daemon listens") { access(socket, F_OK) == 0 }
+        let image = try ServedImage("e2e-served-daemon")
+        let daemon = try image.serve([
+          "qemu-storage-daemon", "--blockdev", "driver=file,node-name=file,filename=\(image.path)", "--blockdev", "driver=raw,node-name=disk,file=file",
+          "--export", "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=\(image.socket),writable=on",
+        ])
         let vm = try LabVM(
           VMConfiguration("e2e-served") {
             $0.memory = .file()
             $0.words = ["disk=1", "sync=0"]
-            $0.extraArguments = ["-chardev", "socket,id=served,path=\(socket)", "-device", "vhost-user-blk-pci,chardev=served"]
+            $0.extraArguments = ["-chardev", "socket,id=served,path=\(image.socket)", "-device", "vhost-user-blk-pci,chardev=served"]
           })
         defer { vm.end() }
-        func mustWriteOn() throws {
-          let synced = vm.lastSynced ?? 0
-          try eventually("the disk takes writes") { vm.lastSynced ?? 0 > synced + 20 }
-        }
-        try mustWriteOn()
+        try vm.mustWriteOn(20)
         let refused = try run(moult: ["plan", "e2e-served"] + QEMUVersion.v11_1.destination)
         #expect(refused.code == 3 && refused.stdout.contains("does not load a vhost-user-blk") || refused.stderr.contains("does not load a vhost-user-blk"), "\(refused)")
         try vm.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")
-        try mustWriteOn()
+        try vm.mustWriteOn(20)
         try vm.mustRollBack(to: .v7_2)
-        try mustWriteOn()
+        try vm.mustWriteOn(20)
         try vm.mustUpgrade(to: .v10_0, ["--memory", "copy"])
-        try mustWriteOn()
+        try vm.mustWriteOn(20)
+        // The new QEMU has the guest and no disk yet, and is the only one left: by the guardian, and by a command when nobody else is.
+        for (version, everybody) in [(QEMUVersion.v7_2, false), (.v10_0, true)] {
+          let (old, upgrade) = (try vm.pid(), try TracedRun(moult: ["upgrade", "e2e-served"] + version.destination, of: vm))
+          try upgrade.go(to: "switch.done")
+          Glibc.kill(old, SIGKILL)
+          if everybody {
+            try upgrade.killAll()
+            #expect(try run(moult: ["recover", "e2e-served"]).code == 0)
+          } else {
+            Glibc.kill(upgrade.pid, SIGKILL)
+            _ = try upgrade.wait()
+          }
+          try eventually("the guest goes on in the new QEMU") { try vm.pid() != old && vm.processes == [vm.pid()] && vm.status() == "running" }
+          try vm.mustWriteOn(20)
+        }
         #expect(daemon.isRunning)
-        vm.end(keepDisk: true)
-        daemon.signal(SIGTERM)
-        try eventually("the daemon ends") { !daemon.isRunning }
-        #expect(try vm.diskFaults(image: image) == [])
+        #expect(try image.endAndVerify(vm) == [])
       }
     }
   }

@@ -87,9 +87,15 @@ extension EndToEnd {
         // It is asked for its state, and that is all.
         let log = try String(contentsOfFile: home + "/log", encoding: .utf8)
         #expect(log.components(separatedBy: "Ctrl Cmd: length 8\n 00 00 00 02 ").count == 2, "initialized once")
-        // And it is its connection: it hears of the end.
+        // And it is its connection: the new QEMU tells it of the end, if another program ends that. The old one goes on without.
+        let last = try TracedRun(moult: ["upgrade", name] + CrashRig.destination(.v10_0), of: vm)
+        try last.go(to: "verify.done")
         _ = try? vm.qmp("quit")
         try eventually("swtpm ends") { !emulator.isRunning }
+        try last.release()
+        let lost = try last.wait()
+        #expect(lost.code == 5 && lost.stderr.contains("without what other programs do for it") && lost.stderr.contains("/tpm.sock"), "\(lost)")
+        #expect(try vm.version().hasPrefix("11.1") && vm.status() == "running")
         vm.end()
       }
     }

@@ -81,7 +81,7 @@ import Testing
 
   /// Nothing of it asks for an answer, which a QEMU that gets the connection would take for its own.
   @Test func anIntroductionIsNotAnswered() {
-    let introduction = Self.answers.introduction
+    let introduction = VhostUserAnswers.introduction(protocolFeatures: Self.answers.offered)
     #expect(introduction.first == Self.message(16, 1, Self.word(0x0f2b)) + Self.message(3, 1))
     #expect(introduction.withDescriptor == Self.message(21, 1))
   }

@@ -59,8 +59,8 @@ struct Ending {
           had.migrationParameters[parameter] == host.old.parameters[parameter] || notes.contains("restore the migration settings"),
           "failed, but \(parameter) is not as it was")
       }
-    case .needsPerson where host.old.runs && host.calls.contains("end predecessors"):
-      expect(notes.contains("serve its disks") && host.new?.isAlive != true && allNames(.old), "the old QEMU goes on without its disks: \(notes)")
+    case .needsPerson where host.old.runs && host.hasEndedPredecessors:
+      expect(notes.contains("without what other programs do for it") && host.new?.isAlive != true && allNames(.old), "the old QEMU goes on without its disks: \(notes)")
     case .needsPerson:
       expect(!notes.isEmpty, "somebody has to look, but nothing says at what")
       expect(report.failure != nil || !host.old.runs, "somebody has to look, without a failure")

@@ -149,7 +149,7 @@ import Testing
     let ended = try #require(host.calls.firstIndex(of: "end predecessors"))
     #expect(host.calls[ended + 1].hasPrefix("new cont"), "\(host.calls[ended...])")
     let plain = FaultMatrixTests.host(.served, [:])
-    plain.standsStillFirst = 0
+    plain.stoodStill = 0
     #expect(try #require(report.pauseMilliseconds) - #require(Self.run(plain).pauseMilliseconds) == 7)
   }
 

@@ -96,7 +96,8 @@ extension ModelHost: Host {
       return plan.rewiring.given.map {
         WiredMove(move: .init(from: $0, to: $0 + 100), identity: plan.rewiring.queues.map(\.given).contains($0) ? "tap t\($0)" : "socket:[\($0)]", standIn: "socket:[\($0 + 500)]", what: "tap \($0)", isConnection: connections.contains($0),
           source: connections.contains($0) ? 15 : nil,
-          predecessor: successors.contains($0) ? .init(descriptor: 40, identity: "socket:[40]") : nil)
+          former: successors.contains($0) ? .init(descriptor: 40, identity: "socket:[40]") : nil,
+          succession: successors.contains($0) ? .init(path: "/run/disk", listener: 41, protocolFeatures: 0x20, channel: nil) : nil)
       }
     }
   }
@@ -134,6 +135,8 @@ extension ModelHost: Host {
     try call("rewire \(moves.count)") { () throws(Failure) in
       try mustLive(.new)
       wired = Set(moves.map(\.move.to))
+      // By what the moves say: whatever moult itself had went with it.
+      served = Set(moves.filter { $0.succession != nil }.map(\.move.to))
       return []
     }
   }
@@ -185,9 +188,13 @@ extension ModelHost: Host {
     }
   }
 
+  func endedBackEnds(of moves: [WiredMove]) throws(Failure) -> [String] {
+    try call("ended back ends") { () throws(Failure) in hasEndedPredecessors ? ["the disk"] : [] }
+  }
+
   func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) -> Double {
     _ = try command(.old, "stop", nil, seconds: 30)
-    return disks.isEmpty ? 0 : standsStillFirst
+    return disks.isEmpty ? 0 : stoodStill
   }
 
   private static func below(_ directory: String, _ path: String) -> Bool { path == directory || path.hasPrefix(directory + "/") }

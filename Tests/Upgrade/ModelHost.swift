@@ -99,12 +99,14 @@ final class ModelHost {
   var isSettled = false
   /// Descriptors of the new QEMU that are the real ones by now.
   var wired: Set<Int32> = []
+  /// Those among them that lead to back ends which serve them next.
+  var served: Set<Int32> = []
   var hasStandIns = true
   /// The old QEMU's live connections are, and it has what that needs.
   var isDiverted = false
   var isReadyToDivert = false
   /// Milliseconds, before QEMU stops a guest with such disks.
-  var standsStillFirst = 7.0
+  var stoodStill = 7.0
   /// Without these its disks are gone for the old QEMU.
   var hasEndedPredecessors = false
   var hearsInterrupts = true
@@ -243,6 +245,7 @@ final class ModelHost {
       }
     }
     if new?.runs == true, wired.count < plan.rewiring.given.count { violate("the new QEMU runs without its taps and ports") }
+    if new?.runs == true, served.count < plan.rewiring.peers.count(where: \.isSuccessor) { violate("the new QEMU runs with a disk that nobody serves") }
     if let new, new.isAlive, new.runState == .running, !new.hasRun { violate("the model lost that the new QEMU ran") }
   }
 

@@ -38,17 +38,19 @@ import Testing
   }
 
   /// While no moult is there, a QEMU dies.
-  @Test(arguments: [Side.old, .new], [true, false]) func aQEMUDiesMeanwhile(side: Side, after: Bool) {
-    for (index, call) in Self.calls(.plain).enumerated() {
-      let host = FaultMatrixTests.host(.plain, [index: .killMoult(after: after)])
-      guard let report = Self.recover(host, { $0.kill(side) }) else { continue }
-      let wrong = Ending(host: host, report: report).faultsFound(single: false, recovered: true)
-      #expect(wrong == [], "moult killed at call \(index) \(call), then the \(side.rawValue) QEMU → \(report.outcome.rawValue); notes \(report.notes)")
+  @Test(arguments: [FaultMatrixTests.Kind.plain, .network, .served], [Side.old, .new]) func aQEMUDiesMeanwhile(kind: FaultMatrixTests.Kind, side: Side) {
+    for (index, call) in Self.calls(kind).enumerated() {
+      for after in [true, false] {
+        let host = FaultMatrixTests.host(kind, [index: .killMoult(after: after)])
+        guard let report = Self.recover(host, { $0.kill(side) }) else { continue }
+        let wrong = Ending(host: host, report: report).faultsFound(single: false, recovered: true)
+        #expect(wrong == [], "\(kind): moult killed at call \(index) \(call), then the \(side.rawValue) QEMU → \(report.outcome.rawValue); notes \(report.notes)")
+      }
     }
   }
 
   /// moult is killed, and so is the moult that recovers, and maybe a QEMU then; a third one comes.
-  @Test(arguments: [FaultMatrixTests.Kind.hold, .network], [Side?.none, .old, .new])
+  @Test(arguments: [(FaultMatrixTests.Kind.hold, Side?.none), (.hold, .old), (.hold, .new), (.network, nil), (.network, .old), (.network, .new), (.served, .old)])
   func theRecoveryIsKilledToo(kind: FaultMatrixTests.Kind, victim: Side?) {
     for (index, call) in Self.calls(kind).enumerated() {
       for second in (index + 1)..<(index + 40) {

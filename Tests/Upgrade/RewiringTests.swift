@@ -270,22 +270,34 @@ import Testing
   ])
   func aCommandOfTheTPMIsUnderWayUnlessItIsKnownNotToBe(answer: String, isUnderWay: Bool) { #expect(TPMStart.isUnderWay(answer) == isUnderWay) }
 
+  @Test func theWayOutBesideABackEndIsToLookAfterThat() throws {
+    var observation = Fixture.served()
+    observation.network.outgoing[0].backEnd = nil
+    let words = observation.commandLine.options[observation.network.outgoing[0].peer.option].text
+    observation.network.unresolved = [(words, "its back end is stopped"), ("-netdev x", "it is not there")]
+    let wayOuts = Fixture.plan(observation).blockers.filter { [words, "-netdev x"].contains($0.option) }.map(\.wayOut)
+    #expect(wayOuts.map { $0.contains("see that the program behind it runs") } == [true, false], "\(wayOuts)")
+  }
+
   private static let disk = Fixture.servedDisk
   private static let diskWords = "-chardev socket,id=c,path=/run/disk -device vhost-user-blk-pci,chardev=c"
 
-  static let servers: [(program: String, disks: [VhostUserDevice], isFound: Bool)] = [
-    ("qemu-storage-daemon", [disk], true), ("vhost", [disk], false), ("qemu-storage-daemon", [], false),
-    ("qemu-storage-daemon", [VhostUserDevice(path: "", chardev: "c", answers: disk.answers, queues: 1, obstacle: "its rings are packed")], false),
+  static let servers: [(program: String, listener: UInt64?, disks: [VhostUserDevice], isFound: Bool)] = [
+    ("qemu-storage-daemon", 14, [disk], true), ("vhost", 14, [disk], false), ("qemu-storage-daemon", 14, [], false),
+    // It listens no more; or another program does, which may serve another image.
+    ("qemu-storage-daemon", nil, [disk], false), ("qemu-storage-daemon", 99, [disk], false),
+    ("qemu-storage-daemon", 14, [VhostUserDevice(path: "", chardev: "c", answers: disk.answers, queues: 1, obstacle: "its rings are packed")], false),
   ]
-  @Test(arguments: servers) func aServedDiskIsFound(program: String, disks: [VhostUserDevice], isFound: Bool) throws {
+  @Test(arguments: servers) func aServedDiskIsFound(program: String, listener: UInt64?, disks: [VhostUserDevice], isFound: Bool) throws {
     var process = Process()
     for inode in UInt64(1)...3 { process.add(socket: inode, as: 20 + Int32(inode)) }
-    let sockets = [Self.unix(1, to: 11), Self.unix(11, "/run/disk", to: 1), Self.unix(2, to: 12), Self.unix(12, to: 2), Self.unix(3, to: 13)]
+    var sockets = [Self.unix(1, to: 11), Self.unix(11, "/run/disk", to: 1), Self.unix(2, to: 12), Self.unix(12, to: 2), Self.unix(3, to: 13)]
+    if let listener { sockets.append(UnixSocketEntry(inode: listener, type: 1, state: .listening, path: "/run/disk")) }
     var network = try process.network(Self.diskWords, unix: sockets)
     network.outgoing[0].path = "/run/disk"
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + Self.diskWords.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
-      holder: { (program, $0 == 11 ? [11, 12, 13] : [], false) }, version: { _ in nil }, disks: { disks })
+      holder: { (program, $0 == 11 ? [11, 12, 13, 14] : [], false) }, version: { _ in nil }, disks: { disks })
     #expect((network.outgoing[0].backEnd == .vhostUser(Self.disk.answers)) == isFound && network.unresolved.isEmpty == isFound)
     // Of another disk of the same program, too: all are accounted for.
     if isFound { #expect(network.inodes.isSuperset(of: [1, 2, 3])) }

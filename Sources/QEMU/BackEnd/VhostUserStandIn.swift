@@ -22,14 +22,15 @@ public struct VhostUserAnswers: Sendable, Hashable {
   /// VHOST_USER_PROTOCOL_F_BACKEND_REQ: QEMU has sent the back end one end of a socket pair, over which that asks in turn.
   public var hasChannel: Bool { protocolFeatures & 1 << 5 != 0 }
   /// What a new QEMU is offered.
-  var offered: UInt64 { protocolFeatures & ~Self.memorySlots }
+  public var offered: UInt64 { protocolFeatures & ~Self.memorySlots }
 
   /// What a new QEMU has told its stand-in, for the back end: over a connection of its own, it has not been told yet. None of
   /// it is answered.
+  /// - Parameter protocolFeatures: ``offered``.
   /// - Returns: two messages; with the second one goes the descriptor that the new QEMU has sent. Without ``hasChannel`` there is none.
-  public var introduction: (first: [UInt8], withDescriptor: [UInt8]) {
+  public static func introduction(protocolFeatures: UInt64) -> (first: [UInt8], withDescriptor: [UInt8]) {
     func message(_ request: VhostUserStandIn.Request, _ body: [UInt8] = []) -> [UInt8] { VhostUserStandIn.message(request, flags: [], body) }
-    return (message(.setProtocolFeatures, VhostUserStandIn.bytes(offered)) + message(.setOwner), message(.setBackEndRequestDescriptor))
+    return (message(.setProtocolFeatures, VhostUserStandIn.bytes(protocolFeatures)) + message(.setOwner), message(.setBackEndRequestDescriptor))
   }
 
   /// As an argument of a command, and back.

@@ -8,6 +8,7 @@ final class BackEndProcess {
   private let channel: DescriptorBox
   private let process: ProcessHandle
   private let backEnd: BackEnd
+  private var said = ""
 
   /// - Parameters:
   ///   - key: the VM's, for whoever lists processes.
@@ -26,8 +27,16 @@ final class BackEndProcess {
     process = try ProcessHandle(pid: try Sandbox.launch(SandboxPlan(), plan).pid)
   }
 
-  /// It goes on as long as anybody has this open.
-  var lifeline: CInt { channel.raw }
+  /// Lets it answer this process, and nobody else.
+  func expect(_ pid: pid_t) throws(Failure) { try UnixMessage.send(StandInServer.bytes(pid), to: channel.raw) }
+
+  /// What it did not answer, and why, if that is news.
+  func complaint() -> String? {
+    var bytes = [UInt8](repeating: 0, count: 4096)
+    let count = recv(channel.raw, &bytes, bytes.count, CInt(MSG_DONTWAIT))
+    if count > 0 { said += String(decoding: bytes[..<count], as: UTF8.self) }
+    return said.isEmpty ? nil : said
+  }
 
   /// The new QEMU's descriptors whose other ends are here, the connection first, then what was opened over it.
   /// - Parameter name: the abstract name of the listener.
@@ -41,15 +50,25 @@ final class BackEndProcess {
     return ends.filter(isConnection).map(\.number) + ends.filter { !isConnection($0) }.map(\.number)
   }
 
-  /// The other end of one of the new QEMU's that ``numbers(in:name:)`` has named.
-  func end(of number: CInt, in new: ProcessHandle) throws(Failure) -> DescriptorBox {
-    let table = try UnixSocketTable.read(networkOf: new.pid)
-    let inode = try ProcFS.openDescriptors(of: new.pid).first { $0.number == number }?.socketInode
-    let peer = table.first { $0.inode == inode }?.peerInode
-    guard let end = try ProcFS.openDescriptors(of: process.pid).first(where: { $0.socketInode != nil && $0.socketInode == peer }) else {
-      throw Failure(step: "find the other end of", subject: "the new QEMU's descriptor \(number)", reason: "it has been closed", hint: "try again")
+  /// The other end of one of the new QEMU's that ``numbers(in:name:)`` has named, and the inode of its own.
+  func end(of number: CInt, in new: ProcessHandle) throws(Failure) -> (inode: UInt64, other: DescriptorBox) {
+    guard let inode = try ProcFS.openDescriptors(of: new.pid).first(where: { $0.number == number })?.socketInode else {
+      throw Failure(step: "find in the new QEMU", subject: "descriptor \(number)", reason: "it has been closed", hint: "try again")
     }
-    return DescriptorBox(try process.duplicate(descriptor: end.number))
+    return (inode, try Self.otherEnd(of: inode, in: new, heldBy: process))
+  }
+
+  /// The other end of a new QEMU's socket.
+  /// - Parameter holder: who has it; looked for if nil.
+  static func otherEnd(of inode: UInt64, in new: ProcessHandle, heldBy holder: ProcessHandle? = nil) throws(Failure) -> DescriptorBox {
+    func failure() -> Failure {
+      Failure(step: "find the other end of", subject: "the new QEMU's socket \(inode)", reason: "whoever stood in for the back end has closed it", hint: "restart the VM")
+    }
+    guard let peer = try UnixSocketTable.read(networkOf: new.pid).first(where: { $0.inode == inode })?.peerInode else { throw failure() }
+    var holder = holder
+    if holder == nil { holder = try SocketHolders.find([peer], except: new.pid)[peer].map { found throws(Failure) in try ProcessHandle(pid: found.pid) } }
+    guard let holder, let end = try ProcFS.openDescriptors(of: holder.pid).first(where: { $0.socketInode == peer }) else { throw failure() }
+    return DescriptorBox(try holder.duplicate(descriptor: end.number))
   }
 
   /// Returns when it is gone.

@@ -29,8 +29,6 @@ public final class Executor {
   var wasContinuedTwice = false
   /// Nothing of the old QEMU's connections is left diverted by an upgrade that was taken back.
   var hasConnectionsBack = true
-  /// Connections of the old QEMU to back ends may have been ended: with these disks it cannot go on.
-  var hasEndedPredecessors = false
   /// The QEMU that the guest runs in exports by NBD what the VM exported.
   var hasExports = true
   /// Exports of the old QEMU may have been ended.

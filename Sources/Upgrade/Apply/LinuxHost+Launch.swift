@@ -92,6 +92,7 @@ extension LinuxHost {
       // What the new QEMU sees of the network is what the VM sees.
       let child = try Namespaces.within(oldProcess.pid, [.network]) { () throws(Failure) in
         try Sandbox.launch(sandbox, process) { pid throws(Failure) in
+          try wiring.expect(pid)
           try noting(ProcessIdentity(pid: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
         }
       }

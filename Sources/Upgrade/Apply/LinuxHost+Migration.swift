@@ -79,8 +79,12 @@ extension LinuxHost {
     return Failure(step: step, subject: "", reason: reason)
   }
 
-  /// Why the new QEMU went wrong, by its own words; nil if it has none, or its log cannot be read back.
-  var newComplaints: String? { newMessages(lines: 20).flatMap(QEMUMessages.complaint) }
+  /// Why the new QEMU went wrong, by its own words and those of whoever stood in for a back end; nil if there are none, or its
+  /// log cannot be read back.
+  var newComplaints: String? {
+    let complaints = [wiring?.complaint, newMessages(lines: 20).flatMap(QEMUMessages.complaint)].compactMap { $0 }
+    return complaints.isEmpty ? nil : complaints.joined(separator: "; ")
+  }
 
   /// What the new QEMU has written to its log since it was started; nil if its log cannot be read back.
   func newMessages(lines: Int) -> String? {

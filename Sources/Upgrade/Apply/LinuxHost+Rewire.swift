@@ -27,7 +27,7 @@ extension LinuxHost {
   private func rewire(_ moves: [WiredMove], in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) -> [String] {
     var lost: [String] = []
     for move in moves { try passOn(move) }
-    try wiring?.connectSuccessors()
+    try connectSuccessors(moves, in: newProcess)
     try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
       var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
       for move in moves {
@@ -62,6 +62,21 @@ extension LinuxHost {
     return lost
   }
 
+  /// Connects the new QEMU's own connections that it does not use yet. By what the moves say alone: in a recovery there is
+  /// nothing else.
+  private func connectSuccessors(_ moves: [WiredMove], in newProcess: ProcessHandle) throws(Failure) {
+    for move in moves {
+      guard let succession = move.succession, try move.state(in: newProcess.pid, isGiven: move.isGiven(in: newProcess.pid)) == .pending else { continue }
+      let socket = DescriptorBox(try newProcess.duplicate(descriptor: move.move.from))
+      var channel: DescriptorBox?
+      if let inode = succession.channel {
+        channel = wiring?.channels[inode]
+        if channel == nil { channel = try BackEndProcess.otherEnd(of: inode, in: newProcess) }
+      }
+      try succession.connect(socket.raw, channel: channel?.raw, networkOf: newProcess.pid)
+    }
+  }
+
   /// What the old QEMU has read of a frame is lost with it: so must be the rest. Networks lose frames.
   private func skipPartialFrame(of move: WiredMove, in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) {
     let socket = try newProcess.duplicate(descriptor: move.move.from)
@@ -76,10 +91,28 @@ extension LinuxHost {
 
   public func endPredecessors(of moves: [WiredMove]) throws(Failure) {
     guard let oldProcess, !oldProcess.hasExited else { return }
-    for predecessor in moves.compactMap(\.predecessor) where try WiredMove.identity(of: predecessor.descriptor, in: oldProcess.pid) == predecessor.identity {
-      let connection = try oldProcess.duplicate(descriptor: predecessor.descriptor)
+    for move in moves where move.succession != nil {
+      guard let connection = try connection(move.former, of: oldProcess) else { continue }
       try ListeningSocket.shut(connection.raw)
     }
+  }
+
+  public func endedBackEnds(of moves: [WiredMove]) throws(Failure) -> [String] {
+    guard let oldProcess, isAlive(.old) else { return [] }
+    var ended: [String] = []
+    for move in moves where move.former != nil && !ended.contains(move.what) {
+      guard let connection = try connection(move.former, of: oldProcess), try !UnixSocket.hasEnded(connection.raw) else {
+        ended.append(move.what)
+        continue
+      }
+    }
+    return ended
+  }
+
+  /// Nil if the old QEMU has closed it.
+  private func connection(_ former: WiredMove.Former?, of oldProcess: ProcessHandle) throws(Failure) -> DescriptorBox? {
+    guard let former, try WiredMove.identity(of: former.descriptor, in: oldProcess.pid) == former.identity else { return nil }
+    return DescriptorBox(try oldProcess.duplicate(descriptor: former.descriptor))
   }
 
   public func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {

@@ -15,7 +15,7 @@ extension Executor {
       try host.thaw(.new)
       state = try self.state(of: .new)
     } catch { silence = error }
-    if state == nil, !mayHaveRun, newReportedRun {
+    if state == nil, !mayHaveRun, hearWhetherNewRan() {
       // Its monitor is public from the exchange on: another program told it to. Whoever comes after this recovery could not
       // hear that again.
       (mayHaveRun, record.hasResumed) = (true, true)

@@ -5,20 +5,21 @@ import QEMU
 /// The process that speaks to a new QEMU in the place of a back end (``BackEnd``).
 ///
 /// It is moult itself, run again from the file that runs, because QEMU asks when moult waits for other things: at its
-/// start, and in the middle of loading a state. It holds nothing but its sockets, and ends when moult says so, or when moult
-/// and its guardian have ended.
+/// start, and in the middle of loading a state. It holds nothing but its sockets, and ends when moult says so; when moult has
+/// ended, with the connections of the new QEMU, which may be the only one left that has the guest.
 public enum StandInServer {
   /// The subcommand that starts it; not for users.
   public static let command = "stand-in"
 
   /// The numbers of what it inherits.
   enum Descriptor {
-    /// A stream socket: whatever comes, or its end, is the end of the process.
+    /// A stream socket. First comes who is to be answered, a pid; then a byte that ends the process. What it cannot answer,
+    /// and why, goes back.
     static let channel: CInt = 3
     static let listener: CInt = 4
   }
 
-  /// Answers whoever connects, each for itself, until it is to end.
+  /// Answers the new QEMU, each of its connections for itself, until it is to end.
   /// - Parameters:
   ///   - word: ``BackEnd/word``.
   ///   - key: of the VM, for messages.
@@ -32,20 +33,40 @@ public enum StandInServer {
     }
     signal(SIGPIPE, SIG_IGN)
     let reactor = Reactor()
-    var isOver = false
+    var (isOver, isAlone) = (false, false)
+    var client: pid_t?
     var conversations: [Conversation] = []
-    reactor.add(Descriptor.channel) { () throws(Failure) in isOver = true }
-    reactor.add(Descriptor.listener) { () throws(Failure) in
-      conversations.append(Conversation(backEnd.standIn(), DescriptorBox(try UnixSocket.accept(Descriptor.listener)), reactor))
+    func hear() throws(Failure) {
+      let bytes = try UnixSocket.receive(over: Descriptor.channel, limit: client == nil ? bytes(pid_t()).count : 1).bytes
+      if bytes.isEmpty {
+        isAlone = true
+        reactor.remove(Descriptor.channel)
+      } else if client == nil {
+        client = bytes.withUnsafeBytes { $0.count == MemoryLayout<pid_t>.size ? $0.loadUnaligned(as: pid_t.self) : nil }
+      } else {
+        isOver = true
+      }
     }
-    _ = try reactor.wait(seconds: nil, step: "stand in for", subject: subject) { () throws(Failure) -> Bool? in isOver ? true : nil }
-    withExtendedLifetime(conversations) {}
+    reactor.add(Descriptor.channel, handler: hear)
+    reactor.add(Descriptor.listener) { () throws(Failure) in
+      let connection = DescriptorBox(try UnixSocket.accept(Descriptor.listener))
+      // It was told before the new QEMU started. Anybody can connect to an abstract name.
+      if client == nil, !isAlone { try hear() }
+      guard try UnixSocket.peerCredentials(connection.raw).pid == client else { return }
+      conversations.append(Conversation(backEnd.standIn(), connection, reactor))
+    }
+    _ = try reactor.wait(seconds: nil, step: "stand in for", subject: subject) { () throws(Failure) -> Bool? in
+      isOver || isAlone && conversations.allSatisfy(\.isOver) ? true : nil
+    }
   }
+
+  static func bytes(_ pid: pid_t) -> [UInt8] { withUnsafeBytes(of: pid) { Array($0) } }
 
   /// One connection, and what was opened over it.
   private final class Conversation {
     private var standIn: any BackEndStandIn
     private var channels: [DescriptorBox] = []
+    var isOver: Bool { channels.isEmpty }
     private let reactor: Reactor
 
     init(_ standIn: any BackEndStandIn, _ connection: DescriptorBox, _ reactor: Reactor) {
@@ -68,7 +89,12 @@ public enum StandInServer {
       let (bytes, numbers) = try UnixSocket.receive(over: channel)
       let descriptors = numbers.map { DescriptorBox(OwnedFD($0)) }
       if bytes.isEmpty { return false }
-      let reply = try standIn.receive(bytes, descriptors: descriptors.count, on: index)
+      let reply: BackEndReply
+      do throws(Failure) { reply = try standIn.receive(bytes, descriptors: descriptors.count, on: index) } catch {
+        // Moult may have ended.
+        do throws(Failure) { try UnixMessage.send(Array("\(error)".utf8), to: Descriptor.channel) } catch where error.errno == .brokenPipe {}
+        throw error
+      }
       if reply.opensChannel, let first = descriptors.first { add(first) }
       if !reply.bytes.isEmpty { try UnixMessage.send(reply.bytes, to: channel) }
       return true

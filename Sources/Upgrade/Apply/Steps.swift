@@ -274,7 +274,10 @@ extension Executor {
   /// There is nothing to take back: what the old QEMU needs to go on it has, if only under other numbers.
   func rewire() throws(Failure) {
     guard let moves = record.rewiring, !moves.isEmpty else { return }
-    for what in try host.rewire(moves, hasRun: record.hasResumed) { notes.append("\(what) has ended: its client has to connect again") }
+    for what in try host.rewire(moves, hasRun: record.hasResumed) {
+      let note = "\(what) has ended: its client has to connect again"
+      if !notes.contains(note) { notes.append(note) }
+    }
   }
 
   /// The inodes that answered for the new QEMU in `compare` must be the public ones now.
@@ -290,10 +293,7 @@ extension Executor {
     // A Ctrl-C while the answer is awaited could not take the command back.
     host.ignoreInterrupts()
     try mustNotBeContinued()
-    if let moves = record.rewiring, moves.contains(where: { $0.predecessor != nil }) {
-      hasEndedPredecessors = true
-      try host.endPredecessors(of: moves)
-    }
+    if let moves = record.rewiring, moves.contains(where: { $0.succession != nil }) { try host.endPredecessors(of: moves) }
     do throws(Failure) {
       _ = try host.command(.new, "cont", nil, seconds: Self.switchSeconds)
       try host.awaitEvent(.new, "RESUME", seconds: Self.switchSeconds)

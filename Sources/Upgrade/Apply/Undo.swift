@@ -70,7 +70,7 @@ extension Executor {
       notes.append("the new QEMU (pid \(record.spawned?.pid ?? 0)) still lives, so the old one was left as it is; if it is paused: end the new one, then send SIGCONT and QMP cont to the old one")
       return leave(step, failure)
     }
-    if newReportedRun {
+    if hearWhetherNewRan() {
       // Another program told it to, after it had been asked.
       record.state = .underWay
       return afterLostAnswer("dead", step, failure)
@@ -95,12 +95,21 @@ extension Executor {
     host.unlock(undone: host.isAlive(.old))
     isLocked = false
     if guestRuns, host.isAlive(.old) {
-      if !hasEndedPredecessors { return report(.failed, failure: (step, failure)) }
-      notes.append("the guest runs on in the old QEMU, whose connections to the programs that serve its disks (vhost-user) were being ended: where they are, shut it down and start it again")
+      let ended = endedBackEnds
+      if ended.isEmpty { return report(.failed, failure: (step, failure)) }
+      notes.append("the guest runs on in the old QEMU without what other programs do for it, as these have ended: \(ended.joined(separator: ", ")). QEMU does not connect again: see that the program runs, then shut the VM down and start it again; or unplug the device")
       return report(.needsPerson, failure: (step, failure))
     }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
+  }
+
+  /// Connections to back ends that the old QEMU has not any more.
+  private var endedBackEnds: [String] {
+    guard let moves = record.rewiring, moves.contains(where: { $0.former != nil }) else { return [] }
+    var ended: [String] = []
+    insist("find out whether the old QEMU has its back ends") { () throws(Failure) in ended = try self.host.endedBackEnds(of: moves) }
+    return ended
   }
 
   private func onlyNewIsLeft(_ step: StepName) -> Bool {
@@ -150,18 +159,22 @@ extension Executor {
   /// The run state of the new QEMU after a resume that failed; nil when it is certain that it never ran.
   private func resumedState() -> String? {
     // It may have run for a moment before it died. Its disks then hold what the old one does not know of.
-    guard host.isAlive(.new) else { return newReportedRun ? "dead" : nil }
+    guard host.isAlive(.new) else { return hearWhetherNewRan() ? "dead" : nil }
     do {
       let state = try host.command(.new, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string ?? "unknown"
       if host.lastEvent(.new, "RESUME") != nil { return state }
       return state == "paused" || state == "inmigrate" || state == "prelaunch" ? nil : state
     } catch {
-      return "unknown"
+      // One that is just ending does not take the question; what it reported before is still there.
+      let hasRun = hearWhetherNewRan()
+      if host.isAlive(.new) { return "unknown" }
+      return hasRun || hearWhetherNewRan() ? "dead" : nil
     }
   }
 
-  /// Whether the new QEMU has reported that the guest runs, by whoever's word. Final once it is dead.
-  var newReportedRun: Bool {
+  /// Takes in what the new QEMU has reported.
+  /// - Returns: whether that the guest ran there, by whoever's word. Final once it is dead.
+  func hearWhetherNewRan() -> Bool {
     attempt("hear the new QEMU's last events") { () throws(Failure) in try self.host.hearEvents(.new) }
     return host.lastEvent(.new, "RESUME") != nil
   }

@@ -31,8 +31,8 @@ final class Wiring {
   private(set) var clients: [CInt: DescriptorBox] = [:]
   /// By their place among the VM's outgoing connections.
   private var peers: [PeerStandIn] = []
-  /// Connections to back ends of the new QEMU's own, by their number there, until they are connected.
-  private var successions: [CInt: BackEndSuccession] = [:]
+  /// The other ends of what the new QEMU has sent for the requests of back ends, by its own ends (``BackEndSuccession/channel``).
+  private(set) var channels: [UInt64: DescriptorBox] = [:]
   /// What has answered the new QEMU until it gets the real connections.
   private var backEnds: [BackEndProcess] = []
 
@@ -46,14 +46,8 @@ final class Wiring {
     }
     // A trial has the stand-ins only.
     for (source, given) in plan.isTrial ? [] : Array(zip(rewiring.sources, rewiring.given)) {
-      if let peer = rewiring.peers.first(where: { $0.given == given && $0.isSuccessor }),
-        let succession = try BackEndSuccession(network.outgoing[peer.outgoing])
-      {
-        successions[given] = succession
-        real.append(succession.socket)
-      } else {
-        real.append(DescriptorBox(try old.duplicate(descriptor: source)))
-      }
+      let isSuccessor = rewiring.peers.contains { $0.given == given && $0.isSuccessor }
+      real.append(try isSuccessor ? BackEndSuccession.socket() : DescriptorBox(try old.duplicate(descriptor: source)))
     }
     let count = network.listeners.count(where: Rewiring.needsPort)
     // Made in an array of ours, lest a failure in there leave some of them open.
@@ -81,7 +75,16 @@ final class Wiring {
   }
 
   /// What must stay open for the new QEMU to go on, if moult does not: see ``LinuxHost/guardian``.
-  var lifelines: [CInt] { clients.values.map(\.raw) + (backEnds + peers.compactMap(\.process)).map(\.lifeline) }
+  var lifelines: [CInt] { clients.values.map(\.raw) }
+
+  /// Lets those that stand in know who it is that they are to answer. Before it starts.
+  func expect(_ pid: pid_t) throws(Failure) { for peer in peers { try peer.process?.expect(pid) } }
+
+  /// What stand-ins did not answer the new QEMU, and why; nil if they answered everything.
+  var complaint: String? {
+    let complaints = (backEnds + peers.compactMap(\.process)).compactMap { $0.complaint() }
+    return complaints.isEmpty ? nil : complaints.joined(separator: "; ")
+  }
 
   /// The new QEMU has them now.
   func hasStarted() {
@@ -98,6 +101,7 @@ final class Wiring {
   ) throws(Failure) -> [WiredMove] {
     // By the number of the real one.
     var accepted: [CInt: CInt] = [:]
+    var successions: [CInt: BackEndSuccession] = [:]
     for (index, peer) in peers.enumerated() {
       let carried = rewiring.peers.filter { $0.outgoing == index }
       if let process = peer.process {
@@ -105,7 +109,7 @@ final class Wiring {
         let backEnd = network.outgoing[index].backEnd
         let numbers = try peer.numbers(in: new, expected: backEnd?.connections ?? carried.count)
         for (peer, number) in zip(carried, numbers) { accepted[peer.given] = number }
-        if let given = carried.first?.given { try successions[given]?.prepare(process, numbers, in: new) }
+        if let given = carried.first?.given { successions[given] = try succession(of: network.outgoing[index], process, numbers, new) }
         continue
       }
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
@@ -119,7 +123,7 @@ final class Wiring {
     if rewiring.isEmpty { return [] }
     try Transplant.probe(new.pid)
     var moves: [WiredMove] = []
-    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false, isWatchedByRing: Bool = false, predecessor: WiredMove.Predecessor? = nil) throws(Failure) {
+    func add(_ given: CInt, _ standIn: CInt, _ what: String, connection: CInt? = nil, isFramed: Bool = false, isWatchedByRing: Bool = false, former: WiredMove.Former? = nil) throws(Failure) {
       guard let identity = try WiredMove.identity(of: given, in: new.pid), let other = try WiredMove.identity(of: standIn, in: new.pid) else {
         throw Failure(
           step: "find in the new QEMU", subject: what, reason: "it has closed descriptor \(given) or \(standIn)",
@@ -128,7 +132,7 @@ final class Wiring {
       moves.append(
         WiredMove(
           move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
-          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing, predecessor: predecessor))
+          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing, former: former, succession: successions[given]))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -178,7 +182,7 @@ final class Wiring {
       try add(
         peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.isRaw ? peer.source : nil,
         isFramed: outgoing.isFramed,
-        predecessor: peer.isSuccessor ? network.outgoing[peer.outgoing].socket.map { .init(descriptor: $0.descriptor, identity: "socket:[\($0.inode)]") } : nil)
+        former: peer.isRaw ? nil : network.outgoing[peer.outgoing].connections.first { $0.descriptor == peer.source }.map { .init(descriptor: $0.descriptor, identity: "socket:[\($0.inode)]") })
     }
     if let twice = Dictionary(grouping: moves, by: \.move.to).values.first(where: { $0.count > 1 }) {
       throw Failure(
@@ -193,12 +197,17 @@ final class Wiring {
     return moves
   }
 
-  /// Connects the new QEMU's own connections, if that has not been done.
-  func connectSuccessors() throws(Failure) {
-    for (given, succession) in successions {
-      try succession.connect()
-      successions[given] = nil
+  /// - Parameter numbers: of the new QEMU's connections with the stand-in, the second one for the back end's requests.
+  private func succession(
+    of outgoing: ObservedNetwork.Outgoing, _ standIn: BackEndProcess, _ numbers: [CInt], _ new: ProcessHandle
+  ) throws(Failure) -> BackEndSuccession? {
+    guard case .vhostUser(let answers) = outgoing.backEnd, let path = outgoing.path, let listener = outgoing.listener else { return nil }
+    var succession = BackEndSuccession(path: path, listener: listener, protocolFeatures: answers.offered)
+    if let number = numbers.dropFirst().first {
+      let (inode, end) = try standIn.end(of: number, in: new)
+      (succession.channel, channels[inode]) = (inode, end)
     }
+    return succession
   }
 
   /// Makes a connection to the new QEMU that stands for a live one, and finds its end there.
@@ -285,11 +294,12 @@ public struct WiredMove: Sendable, Equatable, Codable {
   public var isFramed: Bool?
   /// A socket that QEMU may watch by io_uring. Nil in records of versions that knew of none.
   public var isWatchedByRing: Bool?
-  /// A connection of the running QEMU's, which must have ended for this one to be served.
-  public var predecessor: Predecessor?
+  /// Of a connection to a back end: the old QEMU's own. Nil in records of versions that knew of none.
+  public var former: Former?
+  /// It is another connection than the old QEMU's, which must have ended for this one to be served.
+  public var succession: BackEndSuccession?
 
-  public struct Predecessor: Sendable, Equatable, Codable {
-    /// The old QEMU's.
+  public struct Former: Sendable, Equatable, Codable {
     public var descriptor: CInt
     public var identity: String
   }

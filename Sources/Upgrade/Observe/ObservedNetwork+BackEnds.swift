@@ -61,6 +61,10 @@ extension ObservedNetwork {
           refuse("whether its back end (\(program)) serves another connection when this one ends is not known; \(Self.successionPrograms.joined(separator: ", ")) does")
           continue
         }
+        guard let listener = found.listener, theirs.contains(listener) else {
+          refuse("the program that serves it does not listen for another connection at \(found.peer.text) any more")
+          continue
+        }
         outgoing[index].backEnd = .vhostUser(disk.answers)
       }
     }
@@ -97,14 +101,6 @@ extension CommandLine {
 extension CommandLine {
   /// The guest's commands for its TPM lie in memory that is sent, and saved, apart from the device.
   var hasTPMBuffer: Bool { tpmDriver == "tpm-crb" }
-}
-
-/// Whether a command of the guest's `tpm-crb` is under way. Source: TCG PC Client Platform TPM Profile, CRB control area,
-/// `TPM_CRB_CTRL_START`; reading the register changes nothing.
-enum TPMStart {
-  static let question = "xp /1wx 0xfed4004c"
-  /// - Parameter answer: `00000000fed4004c: 0x00000001`. What is not understood counts as one.
-  static func isUnderWay(_ answer: String) -> Bool { answer.split(separator: ":").last.map { $0.filter { !$0.isWhitespace } } != "0x00000000" }
 }
 
 extension TPMStandIn.Version {

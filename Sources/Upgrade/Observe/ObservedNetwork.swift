@@ -31,6 +31,8 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var socket: Connection?
     /// Of a unix socket with a path: where that is, symbolic links resolved; nil if none is there.
     public var path: String?
+    /// The socket that listens there, by inode.
+    public var listener: UInt64?
     /// Of one to a back end: what stands in for that.
     public var backEnd: BackEnd?
     /// Further connections, which were opened over this one.

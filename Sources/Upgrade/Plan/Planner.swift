@@ -22,8 +22,13 @@ extension UpgradePlan {
     blockers += Self.nameBlockers(observation)
     blockers += Self.hostBlockers(observation)
     blockers += Self.versionBlockers(observation, target)
+    let backEnds = observation.network.outgoing.filter { $0.peer.backEnd != nil }.map { observation.commandLine.options[$0.peer.option].text }
     blockers += observation.network.unresolved.map {
-      Blocker(option: $0.words, reason: $0.why, wayOut: "restart the VM, or upgrade it without this device")
+      Blocker(
+        option: $0.words, reason: $0.why,
+        wayOut: backEnds.contains($0.words)
+          ? "see that the program behind it runs and serves this VM; or restart both, or unplug the device"
+          : "restart the VM, or upgrade it without this device")
     }
     let ramBytes = description.ramSize + live.pluggedMemory
     var (memory, memoryBlockers) = MemoryDecision.decide(
