@@ -28,7 +28,9 @@ extension LinuxHost {
     var lost: [String] = []
     for move in moves { try passOn(move) }
     try connectSuccessors(moves, in: newProcess)
-    try Transplant.perform(in: newProcess.pid, endsWithUs: !hasRun) { () throws(Failure) in
+    // There is nothing to go back to.
+    let isNeeded = hasRun || !isAlive(.old)
+    try Transplant.perform(in: newProcess.pid, endsWithUs: !isNeeded, outlivesUs: isNeeded) { () throws(Failure) in
       var decided: (moves: [Transplant.Move], closing: [CInt]) = ([], [])
       for move in moves {
         let isGiven = try move.isGiven(in: newProcess.pid)
