@@ -45,6 +45,9 @@ extension ObservedNetwork {
     _ live: LiveMachine, version: QEMUVersion, files: [FileIdentity], descriptors: [OpenDescriptor], internet: [InternetSocketEntry],
     unix: [UnixSocketEntry], pid: pid_t, roundTrip: () throws(Failure) -> Void
   ) throws(Failure) {
+    // Stand-ins that nobody can close any more: moult and its guardian were killed after they had given it to QEMU. They serve nobody.
+    let leftovers = unix.filter { $0.state == .listening && $0.path?.hasPrefix("@" + ExportServer.standInName) ?? false }
+    exportSockets = Set(leftovers.map(\.inode))
     if live.exports.isEmpty { return }
     let numbers = Self.numbers(descriptors)
     let known = inodes
@@ -78,7 +81,7 @@ extension ObservedNetwork {
       return
     }
     passing.subtract(candidate.clients)
-    exportSockets = Set(candidate.clients + [candidate.inode])
+    exportSockets.formUnion(candidate.clients + [candidate.inode])
     var inquiry = NBDInquiry(most: live.exports.count)
     let offered: [NBDInquiry.Export]
     do throws(Failure) {
