@@ -13,12 +13,23 @@ public struct InternetSocketEntry: Sendable, Equatable {
       self.host = host
       self.port = port
     }
+
+    /// An address of 4 or 16 bytes.
+    static func text(_ address: [UInt8]) -> String? {
+      let isMapped = address.count == 16 && address.prefix(12).elementsEqual([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+      let bytes = isMapped ? Array(address.suffix(4)) : address
+      var room = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
+      guard inet_ntop(bytes.count == 4 ? AF_INET : AF_INET6, bytes, &room, socklen_t(room.count)) != nil else { return nil }
+      return String(decoding: room.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
   }
   public var transport: Transport
   public var local: Endpoint
   /// Port 0: not connected.
   public var remote: Endpoint
   public var isListening: Bool
+  /// Its connect(2) has not been answered yet.
+  public var isConnecting = false
   /// The number in `socket:[N]`; 0 for connections that no process has any more.
   public var inode: UInt64
 }
@@ -41,7 +52,8 @@ public enum InternetSocketTable {
     text.split(separator: "\n").dropFirst().compactMap { line in
       let fields = line.split(separator: " ")
       guard fields.count > 9, let local = endpoint(fields[1]), let remote = endpoint(fields[2]), let inode = UInt64(fields[9]) else { return nil }
-      return InternetSocketEntry(transport: transport, local: local, remote: remote, isListening: fields[3] == "0A", inode: inode)
+      return InternetSocketEntry(
+        transport: transport, local: local, remote: remote, isListening: fields[3] == "0A", isConnecting: transport == .tcp && fields[3] == "02", inode: inode)
     }
   }
 
@@ -56,10 +68,7 @@ public enum InternetSocketTable {
       withUnsafeBytes(of: word) { bytes.append(contentsOf: $0) }
       rest = rest.dropFirst(8)
     }
-    if bytes.count == 16, bytes.prefix(12).elementsEqual([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]) { bytes.removeFirst(12) }
-    var room = [CChar](repeating: 0, count: Int(INET6_ADDRSTRLEN))
-    guard inet_ntop(bytes.count == 4 ? AF_INET : AF_INET6, bytes, &room, socklen_t(room.count)) != nil else { return nil }
-    return .init(host: String(decoding: room.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self), port: port)
+    return InternetSocketEntry.Endpoint.text(bytes).map { .init(host: $0, port: port) }
   }
 }
 

@@ -12,8 +12,10 @@ extension EndToEnd {
       private(set) var connections: [CInt] = []
       let port: UInt16
 
-      /// - Parameter path: of a unix socket; nil for a free TCP port.
-      init(_ path: String? = nil) throws {
+      /// - Parameters:
+      ///   - path: of a unix socket; nil for a TCP port.
+      ///   - port: 0 for a free one.
+      init(_ path: String? = nil, port wanted: UInt16 = 0) throws {
         listener = socket(path == nil ? AF_INET : AF_UNIX, CInt(SOCK_STREAM.rawValue) | CInt(SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_storage()
         var size: socklen_t
@@ -28,10 +30,13 @@ extension EndToEnd {
           size = socklen_t(MemoryLayout<sockaddr_in>.size)
           withUnsafeMutableBytes(of: &address) { room in
             room.storeBytes(of: sa_family_t(AF_INET), as: sa_family_t.self)
+            room.storeBytes(of: wanted.bigEndian, toByteOffset: 2, as: UInt16.self)
             room.storeBytes(of: UInt32(0x7f00_0001).bigEndian, toByteOffset: 4, as: UInt32.self)
           }
         }
         let listener = listener
+        var on: CInt = 1
+        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<CInt>.size))
         let failed = withUnsafeMutablePointer(to: &address) {
           $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
             bind(listener, $0, size) != 0 || listen(listener, 8) != 0 || getsockname(listener, $0, &size) != 0
@@ -94,7 +99,9 @@ extension EndToEnd {
         defer { try? FileManager.default.removeItem(atPath: home) }
         let (agent, watcher, monitor, console) = (
           try Peer(home + "/agent.sock"), try Peer(home + "/events.sock"), try Peer(), try Peer(home + "/monitor.sock"))
-        var peers = [agent, watcher, monitor, console]
+        // QEMU knows their addresses for good.
+        let (farWatcher, farConsole) = (try Peer(), try Peer())
+        var peers = [agent, watcher, monitor, console, farWatcher, farConsole]
         defer { for peer in peers { peer.end() } }
         let vm = try LabVM(
           VMConfiguration("e2e-peers") {
@@ -105,6 +112,9 @@ extension EndToEnd {
               "-chardev", "socket,id=events,path=\(home)/events.sock,reconnect=1", "-mon", "chardev=events,mode=control",
               "-monitor", "tcp:127.0.0.1:\(monitor.port)", "-chardev", "socket,id=console,path=\(home)/monitor.sock",
               "-mon", "chardev=console,mode=readline",
+              // A host that is a name may mean any address.
+              "-chardev", "socket,id=far,host=localhost,port=\(farWatcher.port),reconnect=1", "-mon", "chardev=far,mode=control",
+              "-chardev", "socket,id=farcon,host=127.0.0.1,port=\(farConsole.port),reconnect=1", "-mon", "chardev=farcon,mode=readline",
             ]
           })
         defer { vm.end() }
@@ -115,11 +125,13 @@ extension EndToEnd {
         func move(_ number: Int, _ version: String, _ body: () throws -> Void) throws {
           try body()
           try agent.mustSync(number)
-          for peer in [monitor, console] { try peer.mustAnswer("\(version)") }
-          // The watcher hears that it is over with the old one, and only then has another connection.
-          _ = try watcher.hear(until: "never said")
-          #expect(try watcher.accepts(within: 10_000) && watcher.hear(until: "\n").contains(version), "\(version)")
-          for peer in [agent, monitor, console] { #expect(!peer.accepts(within: 0) && peer.connections.count == 1) }
+          for peer in [monitor, console, farConsole] { try peer.mustAnswer("\(version)") }
+          // A watcher hears that it is over with the old one, and only then has another connection.
+          for watcher in [watcher, farWatcher] {
+            _ = try watcher.hear(until: "never said")
+            #expect(try watcher.accepts(within: 10_000) && watcher.hear(until: "\n").contains(version), "\(version)")
+          }
+          for peer in [agent, monitor, console, farConsole] { #expect(!peer.accepts(within: 0) && peer.connections.count == 1) }
         }
         try move(2, #""major": 11"#) { try vm.mustUpgrade(to: .v11_1, ["--hold"], strategy: "shared", outcome: "held") }
         try move(3, #""major": 7"#) { try vm.mustRollBack(to: .v7_2) }
@@ -131,13 +143,17 @@ extension EndToEnd {
         #expect(successor.accepts(within: 10_000))
         try successor.mustSync(5)
         // One that has gone is gone for the new QEMU, too: it waits as the old one did.
-        watcher.end()
+        for peer in [watcher, farConsole] { peer.end() }
         unlink(home + "/events.sock")
         try vm.mustUpgrade(to: .v10_0)
         try successor.mustSync(6)
         #expect(!successor.accepts(within: 0))
         let last = try Peer(home + "/events.sock")
         peers[1] = last
+        let far = try Peer(port: farConsole.port)
+        peers[5] = far
+        try #require(far.accepts(within: 10_000))
+        try far.mustAnswer("a port that was closed during an upgrade")
         #expect(try last.accepts(within: 10_000) && last.hear(until: "\n").contains(#""major": 10"#))
         vm.end()
       }

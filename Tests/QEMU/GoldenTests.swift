@@ -236,8 +236,8 @@ import Testing
       unix-socket listen /var/run/kubevirt-private/6d220540-cae6-4aa3-a850-af62ff66e407/virt-vnc swap
     other/qemu_COLO-FT-txt_192.args
       bridge-helper own br0 duplicate
-      tcp-socket connect 127.0.0.1:9003 refuse
-      tcp-socket connect 127.0.0.1:9004 refuse
+      tcp-socket connect 127.0.0.1:9003 duplicate
+      tcp-socket connect 127.0.0.1:9004 duplicate
       disk share /vms/primary.qcow2 reopen
       disk own /vms/secondary-active.qcow2 reopen
       disk share /vms/secondary-hidden.qcow2 reopen
@@ -343,7 +343,7 @@ import Testing
     libvirt-legacy/chardev-reconnect.args
       unix-socket listen /tmp/lib/domain--1-QEMUGuest1/monitor.sock swap
       unix-socket connect /tmp/channel/asdf refuse
-      tcp-socket connect localhost:1234 refuse
+      tcp-socket connect localhost:1234 duplicate
       unix-socket connect /tmp/channel/fdsa duplicate
       tcp-socket connect localhost:3456 refuse
       tcp-socket connect localhost:2345 refuse

@@ -47,7 +47,7 @@ import Testing
     .init(argv: ["-netdev", "l2tpv3,id=n,src=h1,dst=h2,dstport=5"], kind: .netdevSocket, address: "h2:5@h1"),
     .init(argv: ["-netdev", "nonsense,id=n"]),
     .init(argv: ["-chardev", "socket,id=a,path=/p,telnet=on"], kind: .unixSocket, address: "/p"),
-    .init(argv: ["-chardev", "socket,id=a,host=h,port=1,reconnect-ms=5000"], kind: .tcpSocket, address: "h:1"),
+    .init(argv: ["-chardev", "socket,id=a,host=h,port=1,reconnect-ms=5000,telnet=on"], kind: .tcpSocket, address: "h:1"),
     .init(argv: ["-chardev", "socket,id=a,fd=9,server=on"], kind: .fd, address: "9"),
     .init(argv: ["-serial", "pty"], kind: .pty, address: "pty"),
     .init(argv: ["-serial", "/dev/ttyS0"], kind: .file, address: "/dev/ttyS0"),

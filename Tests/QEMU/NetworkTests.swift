@@ -219,12 +219,13 @@ import Testing
     ("-chardev socket,id=a,path=/p", .duplicate), ("-chardev socket,id=a,path=/p,reconnect=1", .duplicate),
     ("-monitor tcp:h:44", .duplicate), ("-chardev socket,id=a,path=p,abstract=on", .duplicate),
     ("-netdev stream,id=n,addr.type=inet,addr.host=::1,addr.port=5", .duplicate), ("-netdev stream,id=n,addr.type=unix,addr.path=/p,reconnect=5", .duplicate),
-    ("-netdev stream,id=n,addr.type=inet,addr.host=h,addr.port=5", .refuse), ("-netdev socket,id=n,connect=127.0.0.1:5", .refuse), ("-netdev stream,id=n,addr.type=inet,addr.host=::1,addr.port=5,reconnect=5", .refuse),
-    // Another must be made: that needs reconnect=, and a path.
+    ("-netdev stream,id=n,addr.type=inet,addr.host=h,addr.port=5", .refuse), ("-netdev socket,id=n,connect=127.0.0.1:5", .refuse), ("-netdev stream,id=n,addr.type=inet,addr.host=::1,addr.port=5,reconnect=5", .duplicate),
+    ("-netdev stream,id=n,addr.type=inet,addr.host=h,addr.port=5,reconnect=5", .refuse), ("-netdev stream,id=n,addr.type=unix,addr.path=p,addr.abstract=on,reconnect=5", .duplicate),
+    // Another must be made: that needs reconnect=.
     ("-chardev socket,id=a,path=/p,reconnect-ms=5000 -mon chardev=a,mode=control", .reopen),
     ("-chardev socket,id=a,path=/p -mon chardev=a,mode=control", .refuse), ("-qmp tcp:h:44", .refuse),
-    ("-qmp tcp:h:44,reconnect=1", .refuse), ("-chardev socket,id=a,host=h,port=44,reconnect=1", .refuse),
-    ("-chardev socket,id=a,path=p,abstract=on,reconnect=1", .refuse),
+    ("-qmp tcp:h:44,reconnect=1", .reopen), ("-chardev socket,id=a,host=h,port=44,reconnect=1", .duplicate),
+    ("-chardev socket,id=a,path=p,abstract=on,reconnect=1", .duplicate),
     // What was negotiated is not known.
     ("-chardev socket,id=a,path=/p,telnet=on,reconnect=1", .refuse), ("-chardev socket,id=a,host=h,port=https", .refuse),
     ("-chardev socket,id=a,path=/p,reconnect=1 -device usb-redir,chardev=a", .refuse),

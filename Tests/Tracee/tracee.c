@@ -1,7 +1,11 @@
 // A process for the tests of descriptor exchange: waits in some way, then says what it reads from descriptor 0.
 //   tracee MODE     says `ready` first, `got TEXT` then, and ends; anything that should not be is said instead. `condition` and
 //                   `mutex` wait at descriptor 4, for a mutex, and, having said `told`, at a condition variable in between
+//   tracee begin WHERE…   becomes another program when it reads something, which connects and says where it came out:
+//                         4:PORT, 6:PORT (the IPv6 form of 127.0.0.1), u:PORT (UDP), @NAME, in the first thread; tWHERE in another;
+//                         `alarms` for signals all the time, `threads` for threads that come and go
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -15,8 +19,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -71,19 +77,86 @@ static void filter(unsigned action) {
   prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
 }
 
+static void *connect_to(void *argument) {
+  const char *where = argument;
+  union {
+    struct sockaddr any;
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    struct sockaddr_un name;
+  } address = {0}, before, peer = {0};
+  socklen_t size, room = sizeof peer;
+  uint16_t port = htons((uint16_t)atoi(where + 2));
+  if (*where == '@') {
+    address.name.sun_family = AF_UNIX;
+    strcpy(address.name.sun_path + 1, where + 1);
+    size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(where));
+  } else if (*where == '6') {
+    address.six = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = port};
+    inet_pton(AF_INET6, "::ffff:127.0.0.1", &address.six.sin6_addr);
+    size = sizeof address.six;
+  } else {
+    address.four = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = port, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    size = sizeof address.four;
+  }
+  before = address;
+  int descriptor = socket(address.any.sa_family, *where == 'u' ? SOCK_DGRAM : SOCK_STREAM, 0);
+  if (connect(descriptor, &address.any, size) != 0) {
+    printf("%s errno %d\n", where, errno);
+  } else {
+    getpeername(descriptor, &peer.any, &room);
+    if (*where == '@') printf("%s is @%s\n", where, peer.name.sun_path + 1);
+    else printf("%s is %d\n", where, ntohs(peer.four.sin_port));
+  }
+  if (memcmp(&before, &address, sizeof address)) printf("the address is another one\n");
+  return NULL;
+}
+
+static void *nothing(void *unused) { return unused; }
+static void *make_threads(void *unused) {
+  while (!stop) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, nothing, NULL) == 0) pthread_join(thread, NULL);
+  }
+  return unused;
+}
+
+static void every_half_millisecond(void) {
+  struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
+  struct itimerval every = {{0, 500}, {0, 500}};
+  sigaction(SIGALRM, &action, NULL);
+  setitimer(ITIMER_REAL, &every, NULL);
+}
+
+static int begun(char **words) {
+  pthread_t thread, maker;
+  int has_maker = 0;
+  for (; *words; words++) {
+    if (!strcmp(*words, "alarms")) every_half_millisecond();
+    else if (!strcmp(*words, "threads")) has_maker = pthread_create(&maker, NULL, make_threads, NULL) == 0;
+    else if (**words == 't') pthread_create(&thread, NULL, connect_to, *words + 1), pthread_join(thread, NULL);
+    else connect_to(*words);
+  }
+  char text[100];
+  ssize_t size = read(0, text, sizeof text - 1);
+  stop = 1;
+  if (has_maker) pthread_join(maker, NULL);
+  printf("got %.*s\n", (int)(size < 0 ? 0 : size), text);
+  return 0;
+}
+
 int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "begun")) {
+    setvbuf(stdout, NULL, _IONBF, 0);
+    return begun(argv + 2);
+  }
   const char *mode = argc > 1 ? argv[1] : "read";
   pthread_t threads[3];
   int threadCount = 0, epoll = -1;
   setvbuf(stdout, NULL, _IONBF, 0);
   if (!strcmp(mode, "threads"))
     while (threadCount < 3) pthread_create(&threads[threadCount++], NULL, spin, NULL);
-  if (!strcmp(mode, "alarms")) {
-    struct sigaction action = {.sa_handler = count, .sa_flags = SA_RESTART};
-    struct itimerval every = {{0, 500}, {0, 500}};
-    sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &every, NULL);
-  }
+  if (!strcmp(mode, "alarms")) every_half_millisecond();
   if (!strcmp(mode, "epoll")) {
     struct epoll_event event = {.events = EPOLLIN};
     epoll = epoll_create1(0);
@@ -107,6 +180,12 @@ int main(int argc, char **argv) {
     while (!answered) pthread_cond_wait(&condition, &mutex);
     pthread_mutex_unlock(&mutex);
     pthread_join(threads[0], NULL);
+  }
+  if (!strcmp(mode, "begin")) {
+    char byte;
+    if (read(0, &byte, 1) != 1) return 1;
+    argv[1] = "begun";
+    execv("/proc/self/exe", argv);
   }
   if (!strcmp(mode, "ppoll") || !strcmp(mode, "threads")) {
     sigset_t none;

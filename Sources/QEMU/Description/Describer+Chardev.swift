@@ -190,14 +190,6 @@ extension Describer {
       return
     }
     if connection.reconnects {
-      guard case .path = connection.peer else {
-        refuse(
-          "with reconnect= the new QEMU would connect to this address when it starts, beside the running one",
-          connection.isRaw
-            ? "start the VM without reconnect=, or with a unix socket that has a path"
-            : "start the VM with a unix socket that has a path, or let QEMU listen (server=on,wait=off)")
-        return
-      }
       bind(
         kind, .connect, address, chardev.option, connection.isRaw ? .duplicate : .reopen,
         connection.isRaw ? Self.sameConnection : "it ends with the old QEMU, and the new one makes another, as reconnect= says", purpose: purpose)

@@ -140,7 +140,7 @@ extension Describer {
       return (host.contains(":") ? "[\(host)]" : host) + ":" + (parameters[key + ".port"] ?? "")
     }
     if let peer = OutgoingConnection.Peer(network: parameters) {
-      connectedNetwork(option, peer, reconnects: parameters.reconnectMilliseconds > 0)
+      connectedNetwork(option, peer)
       return
     }
     if let endpoint = NetworkEndpoint.network(0, parameters) {
@@ -179,21 +179,15 @@ extension Describer {
   }
 
   /// Frames go over it, and the new QEMU must begin with a whole one: see ``FrameStream``.
-  private mutating func connectedNetwork(_ option: CommandOption, _ peer: OutgoingConnection.Peer, reconnects: Bool) {
+  private mutating func connectedNetwork(_ option: CommandOption, _ peer: OutgoingConnection.Peer) {
     let address: String
     var why: String?
     switch peer {
     case .path(let path): address = path
-    case .abstract(let name):
-      address = "@" + name
-      if reconnects { why = "with reconnect= the new QEMU would connect to this address when it starts, beside the running one" }
+    case .abstract(let name): address = "@" + name
     case .port(let port, let host):
       address = (host.contains(":") ? "[\(host)]" : host) + ":\(port)"
-      if reconnects {
-        why = "with reconnect= the new QEMU would connect to this address when it starts, beside the running one"
-      } else if !peer.isLoopback {
-        why = "part of a frame may be on its way from another host, and where the next one begins could not be told"
-      }
+      if !peer.isLoopback { why = "part of a frame may be on its way from another host, and where the next one begins could not be told" }
     }
     if let why {
       refuse(.netdevSocket, .connect, address, option.text, why, "use a unix socket that has a path; or unplug the network device first (device_del, netdev_del)")

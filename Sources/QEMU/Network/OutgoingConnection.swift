@@ -28,6 +28,8 @@ public struct OutgoingConnection: Sendable, Hashable {
   public var backEnd: BackEnd.Kind?
 
   public var reconnects: Bool { reconnectMilliseconds > 0 }
+  /// Another address cannot stand for it, as QEMU comes back to it, and no mount can lie over it.
+  public var isLedElsewhere: Bool { if case .path = peer { false } else { reconnects } }
   /// What goes over it are frames, each after its length (``FrameStream``).
   public var isFramed: Bool { if case .network = user { true } else { false } }
   /// As in messages: `/run/peer.sock`, `@name`, `host:port`.

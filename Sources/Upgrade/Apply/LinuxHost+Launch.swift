@@ -22,12 +22,22 @@ extension LinuxHost {
 
   public func greet(_ plan: UpgradePlan) throws(Failure) -> QEMUVersion {
     let version: QEMUVersion
+    // Only of one that ends by itself its messages say why.
+    do throws(Failure) { try traceStart() } catch { throw error.errno == .noSuchProcess ? try startFailure(plan, error) : error }
     do { version = try monitor(.new).negotiate(seconds: Self.greetingSeconds) } catch {
       throw try startFailure(plan, error)
     }
     try mustBeConfinedAlike(plan)
     try mustHaveOpenedTheImages(plan)
     return version
+  }
+
+  /// Lets the new QEMU run until it has made the connections that are led elsewhere.
+  private func traceStart() throws(Failure) {
+    guard let tracedStart, let wiring else { return }
+    self.tracedStart = nil
+    let redirections = wiring.redirections
+    try tracedStart.run(reactor, seconds: Self.greetingSeconds) { redirections[$0].what }
   }
 
   /// A security module gives a label at exec, by its own rules: it must be the one that the VM lives under.
@@ -87,12 +97,14 @@ extension LinuxHost {
       plan, try ProcessAttributes.read(pid: oldProcess.pid), network: wiring.substitution, streams: streams.map(\.stream),
       inherited: inherited)
     let sandbox = LaunchPlan.sandbox(plan) { wiring.file(ofPeer: $0) }
+    let redirections = wiring.redirections.map(\.0)
     defer { withExtendedLifetime((kept, streams)) {} }
     do throws(Failure) {
       // What the new QEMU sees of the network is what the VM sees.
       let child = try Namespaces.within(oldProcess.pid, [.network]) { () throws(Failure) in
         try Sandbox.launch(sandbox, process) { pid throws(Failure) in
           try wiring.expect(pid)
+          if !redirections.isEmpty { tracedStart = try TracedStart(pid, redirections) }
           try noting(ProcessIdentity(pid: pid, startTime: try ProcessStatus.read(pid: pid).startTime))
         }
       }

@@ -123,7 +123,10 @@ extension LinuxHost {
     return false
   }
 
-  public func finishRewiring() { (wiring, diverted, exportListener) = (nil, [:], nil) }
+  public func finishRewiring() {
+    wiring?.letGo()
+    (wiring, diverted, exportListener) = (nil, [:], nil)
+  }
 }
 
 extension UpgradePlan {

@@ -17,6 +17,8 @@ public final class LinuxHost: Host {
   var migrationStream: DescriptorBox?
   /// What stands in the new QEMU for what the old one still uses.
   var wiring: Wiring?
+  /// Until the new QEMU has made the connections that are led elsewhere.
+  var tracedStart: TracedStart?
   /// Of diverted connections, by their number in the new QEMU: where the old one's words come out, and where they go.
   var diverted: [CInt: (output: DescriptorBox, client: DescriptorBox)] = [:]
   /// The socket of the VM's NBD server, and the inode of what is to be in its place in the old QEMU.
@@ -294,6 +296,7 @@ public final class LinuxHost: Host {
   }
 
   public func end(_ side: Side) throws(Failure) {
+    if side == .new { tracedStart = nil }
     guard let process = side == .old ? oldProcess : newProcess, !process.hasExited else {
       newProcess?.reap(if: side == .new)
       return

@@ -5,11 +5,14 @@ import QEMU
 /// What the new QEMU connects to in the place of another program, until it gets the running one's own connection.
 ///
 /// Where it would connect again by itself it must know the real address: then the stand-in lies over that path in the
-/// new QEMU's mount namespace, and is taken away afterwards. Else it has another address.
+/// new QEMU's mount namespace, and is taken away afterwards; or its first connection to a port or abstract name is led to
+/// the stand-in (``TracedStart``). Else it has another address.
 final class PeerStandIn {
   private let outgoing: ObservedNetwork.Outgoing
   private let listener: DescriptorBox?
   let substitution: NetworkSubstitution.Peer?
+  /// Where it has the real address, and no path.
+  let redirection: ConnectRedirection?
   /// What answers there, if somebody must.
   let process: BackEndProcess?
   /// The socket's file.
@@ -21,8 +24,8 @@ final class PeerStandIn {
   ///   - directory: for files that only the new QEMU is to see; nil for a trial, which needs none.
   init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, key: String, network pid: pid_t, directory: String?) throws(Failure) {
     self.outgoing = outgoing
-    if outgoing.peer.reconnects {
-      (substitution, process) = (nil, nil)
+    if outgoing.peer.reconnects, case .path = outgoing.peer.peer {
+      (substitution, redirection, process) = (nil, nil, nil)
       // Else nobody answers there: the new QEMU waits as if the other program had gone.
       guard outgoing.carried != nil, outgoing.path != nil, let directory else {
         listener = nil
@@ -35,20 +38,23 @@ final class PeerStandIn {
       try valueOrErrno("set mode of", file) { chmod(file, 0o666) }
       return
     }
+    let standIn: NetworkSubstitution.Peer
     switch outgoing.peer.peer {
     case .path, .abstract:
       let name = "moult-\(id)-peer\(index)"
       let made = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
-      substitution = .abstract(name)
+      standIn = .abstract(name)
       process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, listener: made.raw) }
       // The process has the only one: should it be killed, the new QEMU is not to wait for an answer.
       listener = process == nil ? made : nil
     case .port:
       let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }
       listener = DescriptorBox(try made.listener.socket.duplicate())
-      substitution = .port(made.listener.port)
+      standIn = .port(made.listener.port)
       process = nil
     }
+    redirection = outgoing.peer.redirection(to: standIn)
+    substitution = redirection == nil ? standIn : nil
   }
 
   private final class PortBox {
@@ -81,7 +87,7 @@ final class PeerStandIn {
   /// Takes the new QEMU's connection.
   /// - Parameter isConnected: whether the character device has come to know of it.
   /// - Returns: our end, and the number of the other one in the new QEMU; nil if nothing is to take its place, and it is
-  ///   closed then.
+  ///   closed then. (Where QEMU would connect again, to the other program itself, it stays.)
   func accept(_ new: ProcessHandle, isConnected: (String) throws(Failure) -> Bool) throws(Failure) -> (end: DescriptorBox, number: CInt)? {
     guard let listener else { return nil }
     func failure(_ reason: String) -> Failure {
@@ -97,7 +103,7 @@ final class PeerStandIn {
       let end = DescriptorBox(try UnixSocket.accept(listener.raw))
       // Somebody else's goes at once.
       guard let number = try number(of: end, in: new) else { continue }
-      if outgoing.carried == nil { return nil }
+      if outgoing.carried == nil { return redirection == nil ? nil : (end, number) }
       // A network takes it within the turns of its main loop that the migration takes in any case.
       guard case .chardev(let chardev) = outgoing.peer.user else { return (end, number) }
       for _ in 0..<1000 {
@@ -113,7 +119,7 @@ final class PeerStandIn {
   private func number(of end: DescriptorBox, in new: ProcessHandle) throws(Failure) -> CInt? {
     let inode = try Files.status(of: end.raw).inode
     let other: UInt64?
-    if case .port = substitution {
+    if case .port = outgoing.peer.peer {
       let table = try InternetSocketTable.read(networkOf: new.pid)
       let ours = table.first { $0.inode == inode }
       other = table.first { $0.local == ours?.remote && $0.remote == ours?.local }?.inode

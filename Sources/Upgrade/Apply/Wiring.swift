@@ -29,6 +29,8 @@ final class Wiring {
   private var held: [DescriptorBox] = []
   /// Our ends of connections that stand in for live ones, by the number that the new QEMU has the live one at.
   private(set) var clients: [CInt: DescriptorBox] = [:]
+  /// Our ends of connections in whose place nothing comes: their users are to connect again, when the old QEMU is dead.
+  private var waiting: [DescriptorBox] = []
   /// By their place among the VM's outgoing connections.
   private var peers: [PeerStandIn] = []
   /// The other ends of what the new QEMU has sent for the requests of back ends, by its own ends (``BackEndSuccession/channel``).
@@ -74,8 +76,20 @@ final class Wiring {
       + zip(real.map(\.raw), rewiring.given)
   }
 
+  /// Connections of the new QEMU that are led elsewhere, each with its words.
+  var redirections: [(ConnectRedirection, what: String)] {
+    zip(network.outgoing, peers).compactMap { outgoing, stand in stand.redirection.map { ($0, "\(outgoing.peer.text) (\(outgoing.peer.user.text))") } }
+  }
+
+  /// The old QEMU is dead: whoever waits may connect where its command line says. Shut down, as the guardian has copies.
+  func letGo() {
+    // What cannot be shut down has ended.
+    for end in waiting { shutdown(end.raw, CInt(SHUT_RDWR)) }
+    waiting = []
+  }
+
   /// What must stay open for the new QEMU to go on, if moult does not: see ``LinuxHost/guardian``.
-  var lifelines: [CInt] { clients.values.map(\.raw) }
+  var lifelines: [CInt] { (clients.values + waiting).map(\.raw) }
 
   /// Lets those that stand in know who it is that they are to answer. Before it starts.
   func expect(_ pid: pid_t) throws(Failure) { for peer in peers { try peer.process?.expect(pid) } }
@@ -114,7 +128,7 @@ final class Wiring {
       }
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
       guard let given = carried.first?.given else {
-        held.append(end)
+        waiting.append(end)
         continue
       }
       (clients[given], accepted[given]) = (end, number)

@@ -41,6 +41,7 @@ extension ObservedNetwork {
         unresolved.append((commandLine.options[peer.option].text, "QEMU has several connections to \(peer.text), and which this one is cannot be told"))
       }
       found.socket = free.first.flatMap { inode in numbers[inode].map { Connection(descriptor: $0, inode: inode) } }
+      found.isConnecting = internet.contains { $0.inode == found.socket?.inode && $0.isConnecting }
       outgoing.append(found)
     }
   }

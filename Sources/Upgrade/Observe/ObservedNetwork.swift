@@ -29,6 +29,8 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var peer: OutgoingConnection
     /// Nil while it is not connected.
     public var socket: Connection?
+    /// The other program has not answered yet.
+    public var isConnecting = false
     /// Of a unix socket with a path: where that is, symbolic links resolved; nil if none is there.
     public var path: String?
     /// The socket that listens there, by inode.
@@ -38,7 +40,7 @@ public struct ObservedNetwork: Sendable, Equatable {
     /// Further connections, which were opened over this one.
     public var channels: [Connection] = []
     var connections: [Connection] { (socket.map { [$0] } ?? []) + channels }
-    var carried: Connection? { peer.isRaw || backEnd != nil ? socket : nil }
+    var carried: Connection? { (peer.isRaw || backEnd != nil) && !isConnecting ? socket : nil }
   }
   public struct Queues: Sendable, Equatable {
     public var tap: TapOption

@@ -49,10 +49,13 @@ extension UpgradePlan {
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
     // Its stop must be one of moult's: see ``LinuxHost/stopGuest(draining:)``.
     if !observation.network.servedDisks.isEmpty { plan.memory.stopsGuest = true }
-    plan.blockers += plan.networkBlockers + plan.remoteDiskBlockers + plan.servedDiskBlockers
+    plan.blockers += plan.networkBlockers + plan.redirectionBlockers + plan.remoteDiskBlockers + plan.servedDiskBlockers
     plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring
+    if !plan.ledElsewhere.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .launch }) {
+      plan.steps[place].why += ", traced until it has connected to what answers for " + plan.ledElsewhere.map(\.text).joined(separator: ", ")
+    }
     if !rewiring.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .verify }) {
       plan.steps.insert(PlannedStep(name: .rewire, why: rewiring.summary(observation.network)), at: place)
     }

@@ -137,6 +137,6 @@ public struct UpgradePlan: Sendable {
 
   /// What the new QEMU gets by descriptor when it takes over.
   var rewiring: Rewiring { LaunchPlan.rewiring(self) }
-  /// It is started with words that are not the VM's.
-  var hasStandIns: Bool { !rewiring.isEmpty || observation.network.outgoing.contains { !$0.peer.reconnects } }
+  /// At its start others than the VM's answer it.
+  var hasStandIns: Bool { !rewiring.isEmpty || observation.network.outgoing.contains { !$0.peer.reconnects || $0.peer.isLedElsewhere } }
 }
