@@ -118,6 +118,23 @@ final class ScriptedMonitor {
     #expect(failure?.errno == .timedOut)
   }
 
+  /// A line as QEMU writes it, and whether it is read.
+  static let tales: [(line: String, isRead: Bool)] = [
+    (#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SPICE_CONNECTED", "data": {"client": {"port": "1"}}}"#, false),
+    (#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "VNC_DISCONNECTED"}"#, false),
+    (#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}"#, true),
+    (#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "GUEST_PANICKED", "data": {"why": ", \"event\": \"SPICE_"}}"#, true),
+    // In another order it is read; nothing is guessed.
+    (#"{"event": "SPICE_CONNECTED", "timestamp": {"seconds": 1, "microseconds": 2}}"#, true),
+    (#"{"return": "}, \"event\": \"SPICE_CONNECTED\"", "id": 7}"#, true),
+    (#"{"timestamp": {"seconds": 1}, "id": 7, "return": {"event": "SPICE_CONNECTED"}}"#, true),
+  ]
+
+  @Test(arguments: tales) func whatDisplaysTellOfTheirClientsIsPassedOver(line: String, isRead: Bool) throws {
+    var reader = QMPReader()
+    #expect(try reader.read(Array((line + "\r\n").utf8)).count == (isRead ? 1 : 0))
+  }
+
   @Test func repliesComeInAnyOrder() throws {
     let monitor = try ScriptedMonitor([#"{"return":"b","id":2}"#, #"{"return":"a","id":1}"#])
     let first = try monitor.connection.send("a")

@@ -1,3 +1,5 @@
+import Glibc
+
 /// One message of a QMP server. Source: QEMU's docs/interop/qmp-spec.
 public enum QMPMessage: Sendable, Equatable {
   case greeting(QEMUVersion)
@@ -63,9 +65,10 @@ public struct QMPReader: Sendable {
     unread += piece
     var messages: [QMPMessage] = []
     var start = 0
-    while let end = unread[max(start, searched)...].firstIndex(of: UInt8(ascii: "\n")) {
+    while let end = lineEnd(from: max(start, searched)) {
       let line = unread[start..<end]
       start = end + 1
+      if Self.tellsOfClients(line) { continue }
       if line.contains(where: { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: " ") }) {
         do throws(QMPMessage.Fault) { messages.append(try QMPMessage(line: line)) } catch where startsInside {}
       }
@@ -75,5 +78,28 @@ public struct QMPReader: Sendable {
     searched = unread.count
     if unread.count > Self.longest { throw .tooLong }
     return messages
+  }
+
+  private func lineEnd(from start: Int) -> Int? {
+    unread.withUnsafeBytes { bytes in
+      guard start < bytes.count, let base = bytes.baseAddress else { return nil }
+      return memchr(base + start, CInt(UInt8(ascii: "\n")), bytes.count - start).map { UnsafeRawPointer($0) - base }
+    }
+  }
+
+  private static let timestamp = Array(#"{"timestamp": {"#.utf8)
+  private static let clients = [#", "event": "SPICE_"#, #", "event": "VNC_"#].map { Array($0.utf8) }
+
+  /// Displays tell of each client that comes and goes, thousands a second if somebody knocks at the port that fast, and
+  /// nobody here asks for it. Parsing and keeping all that would take longer than it takes to come.
+  private static func tellsOfClients(_ line: ArraySlice<UInt8>) -> Bool {
+    line.withUnsafeBytes { line in
+      func has(_ text: [UInt8], at place: Int) -> Bool {
+        guard let base = line.baseAddress, place + text.count <= line.count else { return false }
+        return memcmp(base + place, text, text.count) == 0
+      }
+      guard has(timestamp, at: 0), let base = line.baseAddress, let end = memchr(base, CInt(UInt8(ascii: "}")), line.count) else { return false }
+      return clients.contains { has($0, at: UnsafeRawPointer(end) - base + 1) }
+    }
   }
 }
