@@ -15,6 +15,7 @@ import Testing
       try thread.goOnToCondition(withinMilliseconds: 20_000)
       #expect(tracee.line() == "told")
       thread.release()
+      tracee.say("x", on: .second)
       tracee.say("first", on: .first)
       #expect(tracee.line() == "got first")
     }

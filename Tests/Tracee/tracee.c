@@ -42,7 +42,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
 static atomic_int held, told, answered;
 
-// Has the mutex, for a while or until something comes at descriptor 5; then answers what it was told.
+// Has the mutex, for a while or until something comes at descriptor 5; then answers what it was told, when something has come there.
 static void *hold(void *asked) {
   char byte;
   struct timespec while_ = {0, 50000000}, glance = {0, 1000000};
@@ -52,6 +52,8 @@ static void *hold(void *asked) {
   else if (read(5, &byte, 1) != 1) printf("read of 5 errno %d\n", errno);
   pthread_mutex_unlock(&mutex);
   while (!told) nanosleep(&glance, NULL);
+  // Not before the other thread waits for it: it would find its condition met, and never wait.
+  if (!asked && read(5, &byte, 1) != 1) printf("read of 5 errno %d\n", errno);
   pthread_mutex_lock(&mutex);
   answered = 1;
   pthread_cond_signal(&condition);
