@@ -246,6 +246,11 @@ public enum DeviceNumber {
     return (major & 0xffff_f000) << 32 | (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | (minor & 0xff)
   }
 
+  /// The C library's major(3) and minor(3).
+  public static func parts(_ number: UInt64) -> (major: UInt32, minor: UInt32) {
+    (UInt32(number >> 32 & 0xffff_f000 | number >> 8 & 0xfff), UInt32(number >> 12 & 0xffff_ff00 | number & 0xff))
+  }
+
   /// The kernel's own encoding, 12 bits of major and 20 of minor, as sock_diag(7) gives it.
   public static func fromKernel(_ encoded: UInt32) -> UInt64 {
     make(major: encoded >> 20, minor: encoded & 0xf_ffff)

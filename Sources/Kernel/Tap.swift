@@ -19,6 +19,13 @@ public enum Tap {
     status.isCharacterDevice && status.specialDevice == DeviceNumber.make(major: 10, minor: 200)
   }
 
+  /// The major numbers of the devices of which there is one for each tap that lies upon another interface (`/dev/tap7`); the
+  /// kernel gives them out as its modules come. Source: proc_devices(5).
+  public static func upperMajors() throws(Failure) -> Set<UInt32> {
+    let lines = try Files.readText("/proc/devices").split(separator: "\n").map { $0.split(separator: " ") }
+    return Set(lines.filter { $0.count == 2 && ["macvtap", "ipvtap"].contains($0[1]) }.compactMap { UInt32($0[0]) })
+  }
+
   /// The interface that a descriptor is a queue of; nil if it is none.
   public static func interface(of descriptor: CInt) -> (name: String, flags: Flags)? {
     var name = [CChar](repeating: 0, count: 17)

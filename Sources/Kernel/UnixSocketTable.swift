@@ -106,7 +106,9 @@ public enum UnixSocketTable {
       case 3: return (entries, true)  // NLMSG_DONE
       case 2:  // NLMSG_ERROR
         let code = body.count >= 4 ? -body.integer(at: 0, as: Int32.self) : EIO
-        throw Failure(step: "read unix sockets", subject: "", errno: Errno(rawValue: code))
+        throw Failure(
+          step: "ask the kernel for unix sockets", subject: "", errno: Errno(rawValue: code),
+          hint: code == ENOENT ? "the kernel's module unix_diag is not there: modprobe unix_diag" : nil)
       case 20: if let entry = entry(body) { entries.append(entry) }
       default: break
       }

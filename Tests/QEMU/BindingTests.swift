@@ -119,8 +119,8 @@ import Testing
 
   static let networks = [
     Case("-netdev", "tap,id=n,vhost=off,vhostfd=3", is: "tap own tap%d duplicate"),
-    Case("-nic", "tap,ifname=t0,vhost=on", is: "tap own t0 duplicate", "vhost-net own /dev/vhost-net refuse"),
-    Case("-net", "tap,fd=3,vhostfd=4", is: "tap own fd=3 duplicate", "vhost-net own fd=4 refuse"),
+    Case("-nic", "tap,ifname=t0,vhost=on", is: "tap own t0 duplicate", "vhost-net own /dev/vhost-net reopen"),
+    Case("-net", "tap,fd=3,vhostfd=4", is: "tap own fd=3 duplicate", "vhost-net own fd=4 reopen"),
     Case("-netdev", "tap,id=n,br=b0", is: "tap own tap%d duplicate"), Case("-nic", "model=e1000", is: "netdev-user own user relaunch"), Case("-nic", "bridge", is: "bridge-helper own br0 duplicate"),
     Case("-netdev", "bridge,id=n,br=b1,helper=/h", is: "bridge-helper own b1 duplicate"),
     Case(

@@ -199,7 +199,7 @@ import Testing
       disk own /var/lib/vz/images/8006/vm-8006-disk-0.qcow2 reopen
       tcp-socket listen 127.0.0.1:61000 duplicate
       tap own tap8006i0 duplicate
-      vhost-net own /dev/vhost-net refuse
+      vhost-net own /dev/vhost-net reopen
     proxmox/simple-backingchain.conf.cmd
       file share /usr/share/qemu-server/bootsplash.jpg reopen
       unix-socket listen /var/run/qemu-server/8006.qmp swap
@@ -232,7 +232,7 @@ import Testing
       disk share /var/run/kubevirt/container-disks/disk_0.img reopen
       disk own /var/run/kubevirt-ephemeral-disks/disk-data/containerdisk/disk.qcow2 reopen
       tap own fd=22 duplicate
-      vhost-net own fd=23 refuse
+      vhost-net own fd=23 reopen
       unix-socket listen /var/run/kubevirt-private/6d220540-cae6-4aa3-a850-af62ff66e407/virt-vnc swap
     other/qemu_COLO-FT-txt_192.args
       bridge-helper own br0 duplicate
@@ -334,7 +334,7 @@ import Testing
       disk own /var/lib/libvirt/images/f14.img reopen
       disk share /var/lib/libvirt/Fedora-14-x86_64-Live-KDE.iso reopen
       tap own fds=102:103:104:105:106 duplicate
-      vhost-net own fds=44:45:46:47:48 refuse
+      vhost-net own fds=44:45:46:47:48 reopen
       pty own pty refuse
     libvirt/tpm-emulator-tpm2-enc.x86_64-latest.args
       file share /var/lib/libvirt/qemu/domain--1-TPM-VM/master-key.aes reopen

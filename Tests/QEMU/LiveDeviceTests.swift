@@ -7,6 +7,8 @@ import Testing
   struct Case: Sendable, CustomTestStringConvertible {
     var what: String
     var argv: String
+    /// Descriptors of /dev/vhost-net.
+    var vhosts = 0
     var now: String?
     var refused: String?
     var change: @Sendable (inout LiveMachine) -> Void
@@ -195,13 +197,25 @@ import Testing
       $0.networkText += "n1: index=0,type=tap,ifname=t1,script=/etc/qemu-ifup,downscript=no\r\n"
     },
     .init(what: "a tap by number", argv: argv, now: argv + " -netdev tap,id=n1,fd=31") { $0.networkText += "n1: index=0,type=tap,fd=31\r\n" },
-    .init(what: "a tap of a helper", argv: argv, refused: "only a tap of one queue") {
-      $0.networkText += "n1: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0\r\n"
-    },
-    .init(what: "a tap of two queues", argv: argv, refused: "only a tap of one queue") {
+    .init(what: "a tap of two queues", argv: argv, now: argv + " -netdev tap,id=n1,fds=30:31") {
       for queue in 0...1 { $0.networkText += "n1: index=\(queue),type=tap,fd=3\(queue)\r\n" }
     },
-    .init(what: "a network that reaches out", argv: argv, refused: "only a tap of one queue, and a user network with restrict=on") {
+    .init(what: "a tap of two queues by name", argv: argv, now: argv + " -netdev tap,id=n1,ifname=t,queues=2,script=no,downscript=no") {
+      for queue in 0...1 { $0.networkText += "n1: index=\(queue),type=tap,ifname=t,script=no,downscript=no\r\n" }
+    },
+    .init(what: "taps that the kernel serves", argv: argv + " -netdev tap,id=o,ifname=o,vhost=on", vhosts: 4,
+      now: argv + " -netdev tap,id=o,ifname=o,vhost=on -netdev tap,id=n1,fds=30:31,vhost=on -netdev tap,id=n2,fd=33,vhost=on") {
+      $0.networkText += "o: index=0,type=tap,ifname=o,script=no,downscript=no\r\nn2: index=0,type=tap,fd=33\r\n"
+      for queue in 0...1 { $0.networkText += "n1: index=\(queue),type=tap,fd=3\(queue)\r\n" }
+    },
+    .init(what: "one of two taps that the kernel serves: refused later", argv: argv, vhosts: 1,
+      now: argv + " -netdev tap,id=n1,fd=31 -netdev tap,id=n2,fd=33") {
+      $0.networkText += "n1: index=0,type=tap,fd=31\r\nn2: index=0,type=tap,fd=33\r\n"
+    },
+    .init(what: "a tap of a helper", argv: argv, refused: "only a tap, by name or descriptor") {
+      $0.networkText += "n1: index=0,type=tap,helper=/usr/lib/qemu/qemu-bridge-helper,br=br0\r\n"
+    },
+    .init(what: "a network that reaches out", argv: argv, refused: "and a user network with restrict=on") {
       $0.networkText += "n1: index=0,type=user,net=10.0.2.0,restrict=off\r\n"
     },
     .init(what: "a secret", argv: argv, refused: "no secret into arguments") { $0.objects["s"] = "secret" },
@@ -238,7 +252,7 @@ import Testing
     var live = Self.live
     test.change(&live)
     let line = CommandLine(argv: ["qemu"] + test.argv.split(separator: " ").map(String.init))
-    let rebuilt = LiveCommandLine(line, live: live, base: "/d")
+    let rebuilt = LiveCommandLine(line, live: live, base: "/d", vhosts: test.vhosts)
     if let refused = test.refused {
       #expect(rebuilt.drift.contains { $0.what.contains(refused) && $0.wayOut != nil }, "\(rebuilt.drift)")
       return

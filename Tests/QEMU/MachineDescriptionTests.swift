@@ -36,7 +36,6 @@ import Testing
   }
 
   static let refusals: [Refused] = [
-    .init(argv: ["-netdev", "tap,id=n,fds=5:6,vhost=on,vhostfds=7:8"], kind: .vhostNet, address: "fds=7:8"),
     .init(argv: ["-netdev", "user,id=n,hostfwd=unix:/a-b-:2"], kind: .unixSocket, address: "/a-b"),
     .init(argv: ["-netdev", "user,id=n,hostfwd=tcp::0-:2"]), .init(argv: ["-nic", "user,hostfwd=tcp::http-:2"]), .init(argv: ["-nic", "hostfwd=tcp:h:1-:2"]),
     .init(argv: ["-netdev", #"{"type":"user","id":"n","restrict":true,"guestfwd":[{"str":"tcp:10.0.2.1:1-null"}]}"#]),

@@ -155,6 +155,13 @@ import Testing
     ("-nic tap,model=e1000,vnet_hdr=off", "-nic tap,model=e1000,fd=20"),
     ("-net nic -net tap,script=/etc/x", "-net nic -net tap,fd=20"),
     (#"-netdev {"type":"tap","id":"n","ifname":"t"}"#, #"-netdev {"type":"tap","id":"n","fd":"20"}"#),
+    // Those that the kernel serves, or is to serve.
+    ("-netdev tap,id=n,ifname=t,vhost=on", "-netdev tap,id=n,vhost=on,fd=20,vhostfd=30"),
+    ("-netdev tap,id=n,fd=33,vhostfd=34", "-netdev tap,id=n,fd=20,vhost=on,vhostfd=30"),
+    ("-netdev tap,id=n,fds=3:4,vhost=on,vhostfds=5:6", "-netdev tap,id=n,vhost=on,fds=20:21,vhostfds=30:31"),
+    ("-netdev tap,id=n,queues=2,ifname=t,vhostforce=on", "-netdev tap,id=n,vhostforce=on,fds=20:21,vhost=on,vhostfds=30:31"),
+    ("-netdev tap,id=none,ifname=t,vhost=on,vhostforce=on", "-netdev tap,id=none,vhost=off,fd=20"),
+    ("-netdev tap,id=n,ifname=t,vhost=off,vhostfd=9", "-netdev tap,id=n,vhost=off,fd=20"),
     ("-netdev user,id=n -netdev socket,id=m,fd=3", "-netdev user,id=n -netdev socket,id=m,fd=3"),
   ]
 
@@ -162,9 +169,8 @@ import Testing
     let line = CommandLine(argv: ("-S " + before).split(separator: " ").map(String.init))
     var substitution = NetworkSubstitution()
     for tap in line.taps {
-      let parameters = line.options[tap.option].parameters
-      let queues = max(tap.descriptors.count, Int(parameters["queues"] ?? "1") ?? 1)
-      substitution.taps[tap.option] = (0..<queues).map { 20 + Int32($0) }
+      substitution.taps[tap.option] = (0..<tap.queues).map { 20 + Int32($0) }
+      if tap.wantsVhost { substitution.vhosts[tap.option] = tap.id == "none" ? [] : (0..<tap.queues).map { 30 + Int32($0) } }
     }
     #expect(substitution.applied(to: line).argv.joined(separator: " ") == "-S " + after)
   }

@@ -174,6 +174,32 @@ import Testing
     #expect(network.unresolved.isEmpty == !found.isEmpty)
   }
 
+  /// Words, descriptors of /dev/vhost-net; the taps whose cards the kernel serves, or nil if that cannot be told.
+  static let vhosts: [(String, Int, [Bool]?)] = [
+    ("-netdev tap,id=a,ifname=t0,vhost=on -netdev tap,id=b,ifname=t1", 1, [true, false]),
+    ("-netdev tap,id=a,ifname=t0,vhostfd=9 -netdev tap,id=b,ifname=t1,vhostforce=on", 2, [true, true]),
+    // QEMU could open none, and has only warned.
+    ("-netdev tap,id=a,ifname=t0,vhost=on -netdev tap,id=b,ifname=t1", 0, [false, false]),
+    ("-netdev tap,id=a,ifname=t0 -netdev tap,id=b,ifname=t1", 1, nil),
+    ("-netdev tap,id=a,ifname=t0,vhost=on -netdev tap,id=b,ifname=t1,vhost=on", 1, nil),
+  ]
+
+  @Test(arguments: vhosts) func cardsThatTheKernelServesAreFound(words: String, count: Int, served: [Bool]?) throws {
+    var process = Process()
+    process.interfaces = [8: ("t0", [.tap]), 9: ("t1", [.tap])]
+    for number in 0..<count {
+      var status = try Files.status("/dev/null")
+      status.specialDevice = DeviceNumber.make(major: 10, minor: 238)
+      process.descriptors.append(OpenDescriptor(number: 30 + Int32(number), target: "/dev/vhost-net", flags: 0, position: 0, status: status))
+    }
+    let network = try process.network(words)
+    #expect(network.unresolved.isEmpty == (served != nil))
+    #expect(network.vhosts == (served == nil ? [] : Set((0..<count).map { 30 + Int32($0) })))
+    if let served { #expect(network.taps.map(\.hasVhost) == served) }
+    let queues = Rewiring(network, from: 50).queues
+    if count == 1, served != nil { #expect(queues.map { [$0.standIn, $0.given, $0.vhost] } == [[50, 51, 52], [53, 54, nil]]) }
+  }
+
   // MARK: What QEMU connects to
 
   static func unix(_ inode: UInt64, _ path: String? = nil, to peer: UInt64) -> UnixSocketEntry {

@@ -108,13 +108,10 @@ extension Describer {
       // The kernel fills in the number of an unnamed one.
       bind(.tap, .own, parameters["ifname"] ?? "tap%d", option.text, .duplicate, why)
     }
-    let vhost = Self.numbers("vhostfd", parameters)
-    // net/tap.c: vhost= decides, and without it a descriptor or vhostforce=on.
-    guard parameters["vhost"].map(OptionValue.isOn) ?? (vhost != nil || parameters.isOn("vhostforce")) else { return }
-    refuse(
-      .vhostNet, .own, vhost ?? "/dev/vhost-net", option.text,
-      "the rings of the network card are in the kernel (vhost-net), whose state cannot be handed over yet",
-      "the same tap with vhost=off is carried over; unplug the network device, or restart the VM so")
+    guard type == "tap", parameters.wantsVhost else { return }
+    bind(
+      .vhostNet, .own, Self.numbers("vhostfd", parameters) ?? "/dev/vhost-net", option.text, .reopen,
+      "the new QEMU gets descriptors of its own: the kernel takes the card's rings up where it has left them for the running one")
   }
 
   /// `fd=3` or `fds=3:4`, by a key (`fd`, `vhostfd`) or its plural; nil if neither is there.

@@ -11,8 +11,10 @@ public struct LiveCommandLine: Sendable, Hashable {
 
   /// - Parameters:
   ///   - base: where relative paths of the arguments start.
-  public init(_ original: CommandLine, live: LiveMachine, base: String) {
+  ///   - vhosts: how many descriptors of /dev/vhost-net QEMU has open: which of its networks have one no command tells.
+  public init(_ original: CommandLine, live: LiveMachine, base: String, vhosts: Int = 0) {
     var rebuilding = Rebuilding(original, live: live, base: base)
+    rebuilding.vhosts = vhosts
     rebuilding.rebuild()
     commandLine = original
     drift = rebuilding.drift
@@ -27,6 +29,7 @@ struct Rebuilding {
   let graph: BlockGraph
   let base: String
   let original: CommandLine
+  var vhosts = 0
   var parts: LiveParts { live.parts }
   /// The options in their places; nil for one that was taken out.
   var options: [CommandOption?]

@@ -256,15 +256,24 @@ extension Rebuilding {
       rebuilt("network \(id)", "it was removed after the start", as: "without \(option.text)")
     }
     let said = Set(original.options.filter { ["netdev", "nic", "net"].contains($0.name) }.compactMap { $0.parameters["id"] })
-    for network in there.sorted(by: { $0.name < $1.name }) where network.type != "nic" && !network.isImplicit && !said.contains(network.name) {
+    let new = there.sorted { $0.name < $1.name }.filter { $0.type != "nic" && !$0.isImplicit && !said.contains($0.name) }
+    // Those of the arguments that are left have theirs; the others all have one, or none has: else it is refused later.
+    var left = original
+    left.options = result
+    let rest = vhosts - left.taps.filter(\.wantsVhost).map(\.queues).reduce(0, +)
+    let vhost = rest > 0 && rest == new.count { $0.type == "tap" } ? [("vhost", "on")] : []
+    var made: Set<String> = []
+    for network in new where !made.contains(network.name) {
       let subject = "network \(network.name)"
-      if network.type == "tap", !there.contains(where: { $0.name == network.name && $0 != network }), let keys = Self.tap(network.settings) {
-        rebuilt(subject, "it was added after the start", as: add("netdev", implied: "tap", [("id", network.name)] + keys).text)
+      let queues = new.filter { $0.name == network.name }
+      if network.type == "tap", let keys = Self.tap(queues.map(\.settings)) {
+        rebuilt(subject, "it was added after the start", as: add("netdev", implied: "tap", [("id", network.name)] + keys + vhost).text)
+        made.insert(network.name)
         continue
       }
       guard network.type == "user", network.settings == "net=10.0.2.0,restrict=on" else {
         refuse(
-          subject, "it (\(network.type), \(network.settings)) was added after the start; only a tap of one queue, and a user network with restrict=on, can be made anew",
+          subject, "it (\(network.type), \(network.settings)) was added after the start; only a tap, by name or descriptor, and a user network with restrict=on, can be made anew",
           wayOut: "unplug the network device first (QMP: device_del, netdev_del)")
         continue
       }
@@ -273,15 +282,17 @@ extension Rebuilding {
   }
 
   /// A tap is found again by the name of its interface, or by its number in QEMU. Its scripts have run.
-  /// - Parameter settings: `ifname=tap0,script=no,downscript=no`, `fd=31` or `helper=…,br=br0`.
-  private static func tap(_ settings: String) -> [(String, String)]? {
-    let fields = settings.split(separator: ",").compactMap { field -> (String, String)? in
-      let parts = field.split(separator: "=", maxSplits: 1)
-      return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
+  /// - Parameter queues: of each `ifname=tap0,script=no,downscript=no`, `fd=31` or `helper=…,br=br0`.
+  private static func tap(_ queues: [String]) -> [(String, String)]? {
+    func values(_ key: String) -> [String] {
+      queues.compactMap { $0.split(separator: ",").first { $0.hasPrefix(key + "=") }.map { String($0.dropFirst(key.count + 1)) } }
     }
-    if let number = fields.first(where: { $0.0 == "fd" && Int32($0.1) != nil }) { return [number] }
-    guard let interface = fields.first(where: { $0.0 == "ifname" }) else { return nil }
-    return [interface, ("script", "no"), ("downscript", "no")]
+    let count = queues.count
+    let numbers = values("fd").filter { Int32($0) != nil }
+    if numbers.count == count { return [(count == 1 ? "fd" : "fds", numbers.joined(separator: ":"))] }
+    let names = values("ifname")
+    guard let name = names.first, names.count == count, Set(names).count == 1 else { return nil }
+    return [("ifname", name)] + (count == 1 ? [] : [("queues", "\(count)")]) + [("script", "no"), ("downscript", "no")]
   }
 }
 

@@ -14,6 +14,9 @@ public struct NetworkSubstitution: Sendable, Hashable {
   public var peers: [Int: Peer] = [:]
   /// Numbers of the queues of each tap, by the option's place, under which the twin inherits them.
   public var taps: [Int: [Int32]] = [:]
+  /// Those of the descriptors of /dev/vhost-net that it inherits for them, one for each queue; none: its card is served by
+  /// QEMU itself. Of taps that want to be served by the kernel only.
+  public var vhosts: [Int: [Int32]] = [:]
 
   public init() {}
 
@@ -32,7 +35,7 @@ public struct NetworkSubstitution: Sendable, Hashable {
     for tap in commandLine.taps {
       guard let queues = taps[tap.option] else { continue }
       var parameters = result.options[tap.option].parameters
-      Self.setTap(&parameters, queues)
+      Self.setTap(&parameters, queues, vhosts: vhosts[tap.option])
       result.options[tap.option].value = parameters.text
     }
     return result
@@ -141,11 +144,17 @@ public struct NetworkSubstitution: Sendable, Hashable {
   private static let loopback = "127.0.0.1"
 
   /// A tap by descriptor. QEMU takes none of the parameters that would make one beside it, and runs neither script.
-  private static func setTap(_ parameters: inout OptionValue, _ queues: [Int32]) {
+  private static func setTap(_ parameters: inout OptionValue, _ queues: [Int32], vhosts: [Int32]?) {
     parameters.set("type", to: "tap")
-    for key in ["ifname", "br", "helper", "script", "downscript", "queues", "vnet_hdr", "fd", "fds"] {
+    for key in ["ifname", "br", "helper", "script", "downscript", "queues", "vnet_hdr", "fd", "fds", "vhostfd", "vhostfds"] {
       parameters.remove(key)
     }
-    parameters.set(queues.count == 1 ? "fd" : "fds", to: queues.map(String.init).joined(separator: ":"))
+    func set(_ key: String, _ numbers: [Int32]) {
+      parameters.set(queues.count == 1 ? key : key + "s", to: numbers.map(String.init).joined(separator: ":"))
+    }
+    set("fd", queues)
+    guard let vhosts else { return }
+    parameters.set("vhost", to: !vhosts.isEmpty)
+    if vhosts.isEmpty { parameters.remove("vhostforce") } else { set("vhostfd", vhosts) }
   }
 }

@@ -9,6 +9,10 @@ public struct TapOption: Sendable, Hashable {
   public var descriptors: [Int32]
   /// The bridge that a helper program puts it on; nil without a helper.
   public var bridge: String?
+  /// How many queues it is asked to have.
+  public var queues: Int
+  /// Its card's rings are to be served by the kernel (vhost-net). Source: `net_init_tap_one` in QEMU's net/tap.c.
+  public var wantsVhost: Bool
 }
 
 extension CommandLine {
@@ -23,7 +27,8 @@ extension CommandLine {
       let hasHelper = type == "bridge" || parameters["helper"] != nil
       return TapOption(
         option: index, id: parameters["id"], interface: parameters["ifname"], descriptors: numbers("fd"),
-        bridge: hasHelper ? parameters["br"] ?? "br0" : nil)
+        bridge: hasHelper ? parameters["br"] ?? "br0" : nil,
+        queues: max(numbers("fd").count, parameters["queues"].flatMap { Int($0) } ?? 1), wantsVhost: type == "tap" && parameters.wantsVhost)
     }
   }
 }
@@ -35,5 +40,12 @@ extension CommandLine {
     if !tap.descriptors.isEmpty || tap.bridge != nil { return nil }
     let script = options[tap.option].parameters["downscript"] ?? "/etc/qemu-ifdown"
     return script == "no" || script.isEmpty ? nil : script
+  }
+}
+
+extension OptionValue {
+  /// `vhost=` decides, and without it a descriptor or `vhostforce=on`.
+  var wantsVhost: Bool {
+    self["vhost"].map(OptionValue.isOn) ?? (self["vhostfd"] != nil || self["vhostfds"] != nil || isOn("vhostforce"))
   }
 }

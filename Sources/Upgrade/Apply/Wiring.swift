@@ -22,6 +22,8 @@ final class Wiring {
   private let id: String
   /// Kept until the guest runs: the last one to close a tap waits for the kernel.
   private var taps: [Stand] = []
+  /// Descriptors of /dev/vhost-net, which the new QEMU keeps.
+  private var vhosts: [DescriptorBox] = []
   private var ports: [Port] = []
   /// Duplicates of the old QEMU's, of ours while the new one starts.
   private var real: [DescriptorBox] = []
@@ -45,6 +47,7 @@ final class Wiring {
     id = plan.id
     for queue in rewiring.queues {
       taps.append(try Stand(queue.flags))
+      if queue.vhost != nil { vhosts.append(DescriptorBox(try VhostNet.open())) }
     }
     // A trial has the stand-ins only.
     for (source, given) in plan.isTrial ? [] : Array(zip(rewiring.sources, rewiring.given)) {
@@ -73,7 +76,7 @@ final class Wiring {
   /// What the new QEMU is to inherit: our descriptor, its number.
   var inherited: [(source: CInt, number: CInt)] {
     Array(zip(taps.map { $0.tap.queue.raw }, rewiring.queues.map(\.standIn)))
-      + zip(real.map(\.raw), rewiring.given)
+      + zip(vhosts.map(\.raw), rewiring.queues.compactMap(\.vhost)) + zip(real.map(\.raw), rewiring.given)
   }
 
   /// Connections of the new QEMU that are led elsewhere, each with its words.
@@ -102,7 +105,7 @@ final class Wiring {
 
   /// The new QEMU has them now.
   func hasStarted() {
-    real = []
+    (real, vhosts) = ([], [])
     for peer in peers { peer.removeFile() }
   }
 
@@ -342,7 +345,12 @@ public struct WiredMove: Sendable, Equatable, Codable {
     let path = "/proc/\(pid)/fd/\(descriptor)"
     do throws(Failure) {
       // The path of a device depends on mounts that go with the old QEMU.
-      if try !Tap.isQueue(Files.status(path)) { return try Files.link(path) }
+      let status = try Files.status(path)
+      if !status.isCharacterDevice { return try Files.link(path) }
+      if !Tap.isQueue(status) {
+        let (major, minor) = DeviceNumber.parts(status.specialDevice)
+        return tapMark + "\(major):\(minor)"
+      }
       let info = try Files.readText("/proc/\(pid)/fdinfo/\(descriptor)").split(separator: "\n")
       return tapMark + (info.first { $0.hasPrefix("iff:") }.map { $0.dropFirst("iff:".count).filter { $0 != "\t" } } ?? "")
     } catch where error.errno == .noSuchFileOrDirectory { return nil }

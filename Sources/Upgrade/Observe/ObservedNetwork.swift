@@ -48,12 +48,16 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var flags: Tap.Flags
     /// The running QEMU's descriptors, one a queue.
     public var descriptors: [CInt]
+    /// The kernel serves the card (vhost-net).
+    public var hasVhost = false
   }
 
   public var listeners: [Listener] = []
   /// Sockets with which user networks serve the guest, by inode: connections and what UDP needs.
   public var passing: Set<UInt64> = []
   public var taps: [Queues] = []
+  /// The running QEMU's descriptors of /dev/vhost-net.
+  public var vhosts: Set<CInt> = []
   public var outgoing: [Outgoing] = []
   /// Disks that other programs or machines serve.
   public var disks: [RemoteDisk] = []
@@ -73,7 +77,7 @@ public struct ObservedNetwork: Sendable, Equatable {
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.vhosts == b.vhosts && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
       && a.servedDisks == b.servedDisks && a.exports == b.exports && a.untoldExports == b.untoldExports && a.exportSockets == b.exportSockets && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
@@ -83,8 +87,8 @@ public struct ObservedNetwork: Sendable, Equatable {
     let connecting = outgoing.flatMap(\.connections)
     return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served).union(exportSockets)
   }
-  /// Descriptors of taps that are.
-  var descriptors: Set<CInt> { Set(taps.flatMap(\.descriptors)) }
+  /// Descriptors of taps and their cards that are.
+  var descriptors: Set<CInt> { vhosts.union(taps.flatMap(\.descriptors)) }
 }
 
 extension ObservedNetwork {
@@ -111,6 +115,7 @@ extension ObservedNetwork {
     }
     forgetShared(commandLine)
     findTaps(commandLine, started, interfaces)
+    findVhosts(commandLine, descriptors)
     try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
     try findDisks(remote, numbers, internet: internet, unix: unix, locate)
     if !commandLine.userNetworks.isEmpty || commandLine.hasDefaultNetwork {
@@ -209,6 +214,19 @@ extension ObservedNetwork {
       }
     }
   }
+
+  private mutating func findVhosts(_ commandLine: CommandLine, _ descriptors: [OpenDescriptor]) {
+    vhosts = Set(descriptors.filter { VhostNet.isDevice($0.status) }.map(\.number))
+    let wanting = taps.indices.filter { taps[$0].tap.wantsVhost }
+    // QEMU opens one for each queue; or, if it has none that it may open, serves the card by itself and only warns.
+    if vhosts.isEmpty { return }
+    if vhosts.count == wanting.map({ taps[$0].descriptors.count }).reduce(0, +) {
+      for index in wanting { taps[index].hasVhost = true }
+    } else {
+      unresolved.append(("vhost-net", "which cards it serves cannot be told: QEMU has \(vhosts.count) of its descriptors open, and other queues that want one"))
+      vhosts = []
+    }
+  }
 }
 
 extension ObservedNetwork.Listener {
@@ -229,7 +247,9 @@ extension Observer {
     sockets: [UnixSocketEntry], absolute: (String) -> String
   ) throws(Failure) -> ObservedNetwork {
     var interfaces: [CInt: (name: String, flags: Tap.Flags)] = [:]
-    let tun = descriptors.filter { Tap.isQueue($0.status) }
+    let devices = descriptors.filter(\.status.isCharacterDevice)
+    let majors = devices.isEmpty ? [] : try Tap.upperMajors()
+    let tun = devices.filter { Tap.isQueue($0.status) || majors.contains(DeviceNumber.parts($0.status.specialDevice).major) }
     if !tun.isEmpty {
       let process = try Pidfd(pid: pid)
       for descriptor in tun {

@@ -56,7 +56,7 @@ public enum Observer {
     var live = try LiveMachine.query(monitor)
     try live.queryParts(monitor, beyond: original, base: base)
     // Everything below is about the VM as it is, not as it was started.
-    let now = LiveCommandLine(original, live: live, base: base)
+    let now = LiveCommandLine(original, live: live, base: base, vhosts: descriptors.count { VhostNet.isDevice($0.status) })
     if now.commandLine != original {
       var rebuilt = expanded
       rebuilt.commandLine = now.commandLine
@@ -116,7 +116,7 @@ public enum Observer {
       for path in paths where try Files.statusIfPresent(path) != nil { found.append(path) }
       return found
     }
-    observation.networkDevices = try present("/dev/net/tun")
+    observation.networkDevices = try present("/dev/net/tun", "/dev/vhost-net")
     observation.resolverFiles = try present("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
     return (observation, monitor)
   }

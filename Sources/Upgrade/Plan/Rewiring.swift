@@ -17,6 +17,8 @@ public struct Rewiring: Sendable, Equatable {
     /// Numbers in the new QEMU: of the stand-in, and of the real one.
     public var standIn: CInt
     public var given: CInt
+    /// Of the descriptor of /dev/vhost-net that is its own; nil if QEMU serves the card.
+    public var vhost: CInt?
   }
   /// A listening socket or a connection.
   public struct Socket: Sendable, Equatable {
@@ -54,7 +56,8 @@ public struct Rewiring: Sendable, Equatable {
       for descriptor in tap.descriptors {
         queues.append(
           TapQueue(
-            option: tap.tap.option, interface: tap.interface, source: descriptor, flags: tap.flags, standIn: take(), given: take()))
+            option: tap.tap.option, interface: tap.interface, source: descriptor, flags: tap.flags, standIn: take(), given: take(),
+            vhost: tap.hasVhost ? take() : nil))
       }
     }
     for (index, listener) in network.listeners.enumerated() {
@@ -110,6 +113,9 @@ public struct Rewiring: Sendable, Equatable {
       }
     }
     for queue in queues { substitution.taps[queue.option, default: []].append(queue.standIn) }
+    for tap in network.taps where tap.tap.wantsVhost {
+      substitution.vhosts[tap.tap.option] = queues.filter { $0.option == tap.tap.option }.compactMap(\.vhost)
+    }
     return substitution
   }
 
