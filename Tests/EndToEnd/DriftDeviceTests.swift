@@ -84,6 +84,10 @@ extension EndToEnd.Drifting {
         return found
       }
       let before = try identity()
+      func mustBeTheSame(at location: SourceLocation = #_sourceLocation) throws {
+        let now = try identity()
+        #expect(now == before, sourceLocation: location)
+      }
       let drift = try Self.drift(vm)
       #expect(
         Set(drift.keys).isSuperset(of: [
@@ -93,11 +97,11 @@ extension EndToEnd.Drifting {
         ]), "\(drift)")
       try vm.mustUpgrade(to: to, ["--hold"], strategy: strategy, outcome: "held")
       #expect(try Self.drift(vm) == [:], "the new QEMU's arguments say it")
-      #expect(try identity() == before)
+      try mustBeTheSame()
       try vm.mustRollBack(to: from)
-      #expect(try identity() == before)
+      try mustBeTheSame()
       try vm.mustUpgrade(to: further, strategy: strategy == "copy" ? "copy" : nil)
-      #expect(try identity() == before)
+      try mustBeTheSame()
       try Self.mustWriteOn(vm)
       #expect(try vm.endAndVerifyDisk() == [])
     }

@@ -162,8 +162,22 @@ import Testing
     let sockets = [13, 14].map { HeldDescriptor.classify(Self.open($0, "socket:[\($0)]", S_IFSOCK, inode: UInt64($0)), Self.nothing) }
     let bindings = [Binding(kind: .tpm, role: .connect, address: "/run/tpm", option: option, handover: .duplicate, why: ""),
       Binding(kind: .file, role: .own, address: "/l", option: option, handover: .share, why: "")]
-    let match = BindingMatch(descriptors: sockets, identity: { _ in nil }, memory: [:], backEnds: [option: [13, 14]])
+    let match = BindingMatch(descriptors: sockets, identity: { _ in nil }, memory: [:], connections: [option: [13, 14]])
     #expect(match.match(bindings, nodes: nil).map { $0.descriptors.map(\.number) } == [[13, 14], []])
+  }
+
+  /// The port alone does not tell whose it is.
+  @Test func `a connection is that of one option`() {
+    var connection = HeldDescriptor(number: 5, type: "tcp connection", kind: .tcpSocket, address: "10.0.0.1:9")
+    (connection.role, connection.remotePort) = (.connect, 7)
+    let bindings = ["one", "two"].map { host in
+      Binding(kind: .tcpSocket, role: .connect, address: "\(host):7", option: "-serial tcp:\(host):7,reconnect=1", handover: .duplicate, why: "", purpose: "")
+    }
+    func found(_ connections: [String: [Int32]]) -> [[Int32]] {
+      BindingMatch(descriptors: [connection], identity: { _ in nil }, memory: [:], connections: connections).match(bindings, nodes: nil).map { $0.descriptors.map(\.number) }
+    }
+    #expect(found([bindings[1].option: [5]]) == [[], [5]])
+    #expect(found([:]) == [[5], [5]], "of a QEMU that does not answer")
   }
 
   @Test func `a tap by its interface or its number`() {

@@ -83,6 +83,9 @@ public struct MachineDescription: Sendable, Equatable {
     }
   }
 
+  /// QEMU serves the card of a tap by itself, whatever the option says.
+  public mutating func removeVhost(ofTap option: String) { bindings.removeAll { $0.kind == .vhostNet && $0.option == option } }
+
   /// Adds what no option makes, but a command over a monitor.
   public mutating func add(_ binding: Binding) { bindings.append(binding) }
 

@@ -13,8 +13,8 @@ struct BindingMatch {
   var sets: [Int: [Int32]] = [:]
   /// The descriptors of taps by the options that make them: after an upgrade they have other numbers than those say.
   var taps: [String: [Int32]] = [:]
-  /// The descriptors of connections to back ends, all of each, by the options that make them.
-  var backEnds: [String: [Int32]] = [:]
+  /// The descriptors of connections that QEMU makes, with what was opened over them, by the options that make them.
+  var connections: [String: [Int32]] = [:]
 
   /// Each binding with its descriptors, then the descriptors that no binding explains as bindings of their own.
   /// - Parameter nodes: files that QEMU says are block nodes, and whether it only reads them; nil if it was not asked.
@@ -45,7 +45,10 @@ struct BindingMatch {
   private func holds(_ descriptor: HeldDescriptor, _ binding: Binding) -> Bool {
     if binding.kind == .memory, let file = memory[binding.option] { return descriptor.file == file }
     if let queues = taps[binding.option], [.tap, .bridgeHelper].contains(binding.kind) { return queues.contains(descriptor.number) }
-    if let connections = backEnds[binding.option], binding.role == .connect { return connections.contains(descriptor.number) }
+    if binding.role == .connect {
+      if let own = connections[binding.option] { return own.contains(descriptor.number) }
+      if connections.values.contains(where: { $0.contains(descriptor.number) }) { return false }
+    }
     if binding.kind == .memory { return isFile(descriptor, binding) }
     // A descriptor that was passed by number. The command line's number may be another one's by now, but not of that kind.
     if Self.numbers(binding).contains(descriptor.number) { return descriptor.kind != nil }

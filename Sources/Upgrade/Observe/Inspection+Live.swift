@@ -87,14 +87,14 @@ extension Session {
       if let file = descriptors.first(where: { $0.number == seen.descriptor }) { memory[backend.option] = file.status.identity }
     }
     inspection.descriptors = held
-    var (taps, backEnds): ([String: [Int32]], [String: [Int32]]) = ([:], [:])
+    var (taps, connections): ([String: [Int32]], [String: [Int32]]) = ([:], [:])
     if let observation {
-      for outgoing in observation.network.outgoing where outgoing.backEnd != nil {
-        backEnds[observation.commandLine.options[outgoing.peer.option].text] = outgoing.connections.map(\.descriptor)
+      for outgoing in observation.network.outgoing where outgoing.socket != nil {
+        connections[observation.commandLine.options[outgoing.peer.option].text] = outgoing.connections.map(\.descriptor)
       }
       for tap in observation.network.taps { taps[observation.commandLine.options[tap.tap.option].text] = tap.descriptors }
     }
-    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps, backEnds: backEnds)
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps, connections: connections)
       .match(inspection.bindings.map(\.binding), nodes: observation?.nodeFiles)
     return inspection
   }

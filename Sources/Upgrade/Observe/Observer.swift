@@ -93,7 +93,11 @@ public enum Observer {
       live, version: version, files: names.compactMap(\.owned), descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
       unix: sockets, pid: pid) { () throws(Failure) in _ = try monitor.execute("query-status") }
     if let exports = network.exports { description.add(exports.binding) }
-    for tap in network.taps { description.setAddress(tap.interface, ofTap: now.commandLine.options[tap.tap.option].text) }
+    for tap in network.taps {
+      let option = now.commandLine.options[tap.tap.option].text
+      description.setAddress(tap.interface, ofTap: option)
+      if tap.tap.wantsVhost, !tap.hasVhost, network.vhosts.isEmpty { description.removeVhost(ofTap: option) }
+    }
     var observation = Observation(
       process: ProcessIdentity(pid: pid, startTime: status.startTime), arguments: arguments,
       commandLine: now.commandLine, drift: now.drift, unreadable: now.unreadable, base: base,
