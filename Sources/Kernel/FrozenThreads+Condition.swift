@@ -8,17 +8,20 @@ extension FrozenThreads {
   /// They are followed from one system call to the next, so nothing is asked again and again. By what futex(2) is told the wait is
   /// known from one for a mutex: FUTEX_WAIT_BITSET, or in glibc before 2.34 FUTEX_WAIT for a number that is 0, which no
   /// mutex waits for.
-  /// - Parameter milliseconds: how long each may take from one call to the next.
+  /// - Parameter milliseconds: how long it may take in all: a thread that goes round and round makes calls for ever.
   /// - Throws: if one does not come to it; whether it waits for something else cannot be told.
   public func goOnToCondition(withinMilliseconds milliseconds: CInt) throws(Failure) {
+    let deadline = Instant.now().adding(seconds: Double(milliseconds) / 1000)
     for thread in threads {
       var isThere = false
       while !isThere {
+        let left = deadline - Instant.now()
+        if left <= 0 { throw Failure(step: "follow thread", subject: "\(thread)", errno: .timedOut, hint: Self.elsewhere) }
         try valueOrErrno("let thread go on", "\(thread)") { moult_trace_to_syscall(thread) }
         running = thread
         var detail: CInt = 0
-        let event = try valueOrErrno("follow thread", "\(thread)", hint: "it waits for something else", retryOnInterrupt: false) {
-          moult_trace_wait(thread, milliseconds, &detail)
+        let event = try valueOrErrno("follow thread", "\(thread)", hint: Self.elsewhere, retryOnInterrupt: false) {
+          moult_trace_wait(thread, CInt(left.rounded(.up)), &detail)
         }
         running = nil
         switch UInt32(event) {
@@ -44,6 +47,7 @@ extension FrozenThreads {
     #endif
   }
 
+  private static let elsewhere = "it waits for something else, or for nothing"
   private static var futex: UInt64 { 202 }
   private static var wait: UInt64 { 0 }
   private static var waitBitset: UInt64 { 9 }

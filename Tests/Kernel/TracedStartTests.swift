@@ -118,7 +118,7 @@ import Testing
   @Test(arguments: [[], ["threads"]]) func oneThatDoesNotConnectIsKilledAndSaidSo(words: [String]) throws {
     let standIn = try LoopbackListener()
     let start = try Start(words + ["4:\(standIn.port)"], [.init(.port(standIn.port, host: nil), to: .port(standIn.port)), .init(.abstract("nobody"), to: .abstract("none"))])
-    #expect { try start.run(seconds: 0.3) } throws: { error in
+    #expect { try start.run(seconds: 2) } throws: { error in
       guard let failure = error as? Failure else { return false }
       return failure.errno == .timedOut && failure.subject == "number 1"
     }

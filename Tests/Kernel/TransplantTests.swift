@@ -21,6 +21,17 @@ import Testing
     }
   }
 
+  /// However often it makes calls, and signals come.
+  @Test func oneThatGoesRoundAndRoundIsAFailure() throws {
+    let tracee = try Tracee("alarms")
+    let thread = try FrozenThreads([tracee.pid])
+    #expect { try thread.goOnToCondition(withinMilliseconds: 200) } throws: { ($0 as? Failure)?.errno == .timedOut }
+    thread.release()
+    usleep(50_000)
+    tracee.say("first", on: .first)
+    #expect(tracee.line() == "got first")
+  }
+
   /// It goes on as if nothing had been, signals that came meanwhile included.
   @Test func oneThatNeverComesThereIsAFailure() throws {
     let tracee = try Tracee("mutex")

@@ -34,7 +34,7 @@ import Testing
 
   /// Its monitor is gone already, its process not yet: a person is not needed for that.
   @Test func oneWhoseMonitorHasGoneIsWaitedFor() throws {
-    let (scratch, child) = (Scratch(), try Child("sleep", "0.3"))
+    let (scratch, child) = (Scratch(), try Child("sleep", "1.5"))
     let host = try Self.host(old: child.identity(), scratch)
     #expect(host.isAlive(.old))
     #expect(throws: Failure.self) { try host.command(.old, "query-status", nil, seconds: 1) }

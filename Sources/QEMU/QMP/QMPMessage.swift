@@ -68,8 +68,7 @@ public struct QMPReader: Sendable {
     while let end = lineEnd(from: max(start, searched)) {
       let line = unread[start..<end]
       start = end + 1
-      if Self.tellsOfClients(line) { continue }
-      if line.contains(where: { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: " ") }) {
+      if !Self.tellsOfClients(line), line.contains(where: { $0 != UInt8(ascii: "\r") && $0 != UInt8(ascii: " ") }) {
         do throws(QMPMessage.Fault) { messages.append(try QMPMessage(line: line)) } catch where startsInside {}
       }
       startsInside = false

@@ -15,8 +15,7 @@ extension LinuxHost {
   private static let stillMilliseconds = 50.0
   /// Seconds in which QEMU must answer while vCPUs stand still: one of them may hold what it needs.
   private static let answerSeconds = 0.1
-  /// Milliseconds that its main thread may take from one system call to the next, on its way from being told to stop the
-  /// guest to waiting for the vCPUs.
+  /// Milliseconds that its main thread may take on its way from being told to stop the guest to waiting for the vCPUs.
   private static let patienceMilliseconds: CInt = 2000
 
   public func stopGuest(draining devices: [VhostUserDevice]) throws(Failure) -> Double {
@@ -38,7 +37,11 @@ extension LinuxHost {
       let began = now()
       let vcpus = try FrozenThreads(Array(threads))
       defer { vcpus.release() }
-      do throws(Failure) { _ = try monitor.execute("query-status", seconds: Self.answerSeconds) } catch where error.errno == .timedOut { continue }
+      let status: JSONValue
+      do throws(Failure) { status = try monitor.execute("query-status", seconds: Self.answerSeconds) } catch where error.errno == .timedOut { continue }
+      if status["running"]?.bool != true {
+        throw failure("another program has stopped it meanwhile (\(status["status"]?.string ?? "no status"))", "let it run again (cont), then try again")
+      }
       let end = now().adding(seconds: Self.stillMilliseconds / 1000)
       while try !Self.areDone(rings, memory), now() < end { usleep(Self.glance) }
       guard try Self.areDone(rings, memory) else { continue }
