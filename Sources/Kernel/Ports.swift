@@ -139,4 +139,18 @@ extension UnixSocket {
   public static func connect(abstract name: String) throws(Failure) -> OwnedFD {
     OwnedFD(try valueOrErrno("connect to", "@" + name) { moult_connect_abstract(name) })
   }
+
+  /// The abstract name that a socket was bound to (getsockname(2), unix(7)); nil for any other file.
+  public static func abstractName(of socket: CInt) throws(Failure) -> String? {
+    var address = sockaddr_un()
+    var size = socklen_t(MemoryLayout<sockaddr_un>.size)
+    do throws(Failure) {
+      try valueOrErrno("read the name of socket", "\(socket)") {
+        withUnsafeMutablePointer(to: &address) { getsockname(socket, UnsafeMutableRawPointer($0).assumingMemoryBound(to: sockaddr.self), &size) }
+      }
+    } catch where error.errno == .notSocket { return nil }
+    let bytes = withUnsafeBytes(of: &address) { Array($0.prefix(Int(size)).dropFirst(MemoryLayout<sa_family_t>.size)) }
+    guard address.sun_family == sa_family_t(AF_UNIX), bytes.first == 0 else { return nil }
+    return String(decoding: bytes.dropFirst(), as: UTF8.self)
+  }
 }

@@ -32,7 +32,9 @@ extension EndToEnd {
         let offered = try list()
         #expect(offered.contains("exports available: 2") && offered.contains("for all"), "\(offered)")
         let client = ExportLister(socket, expecting: offered)
+        defer { _ = client.stop() }
         let prober = try ConnectionProber(path: socket, blocking: true, pause: 2000)
+        defer { _ = prober.stop() }
         var written = 0
         func mustServe() throws {
           // What was written before the move is there; what is written now is to be there after the next one.

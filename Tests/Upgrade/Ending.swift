@@ -32,7 +32,9 @@ struct Ending {
       }
       expect(host.oomScore == host.plan.observation.oomScoreAdjustment || notes.contains("dear to the kernel"), "\(name), but the kernel kills it first")
       expect(!host.hasStandIns, "\(name), but the stand-ins are still there")
-      if let had = host.plan.observation.network.exports {
+      if let had = host.plan.observation.network.exports, host.old.exports == nil {
+        expect(host.new?.exports == nil && notes.contains("\(had.address) was stopped"), "\(name), but the server that its owner stopped is there again")
+      } else if let had = host.plan.observation.network.exports {
         expect(host.new?.exports?.sorted() == had.server.exports.map(\.id).sorted() && host.new?.hasListener == true, "\(name), but not all is exported")
       }
       expect(host.isSettled || notes.contains("detach"), "\(name), but the staging mounts are still there")
@@ -45,7 +47,11 @@ struct Ending {
       expect(host.new?.isAlive != true, "failed, but the new QEMU lives")
       expect(!host.isDiverted && !host.isReadyToDivert || notes.contains("connections back"), "failed, but the old QEMU lacks its connections")
       if let had = host.plan.observation.network.exports {
-        expect(host.old.exports?.sorted() == had.server.exports.map(\.id).sorted() && host.old.hasListener, "failed, but the old QEMU does not export what it did")
+        let ids = had.server.exports.map(\.id)
+        expect(
+          host.old.exports.map { $0.filter { $0 != "foreign" }.sorted() == ids.sorted() && host.old.hasListener } ?? !host.old.hasListener,
+          "failed, but the old QEMU does not export what it did")
+        expect(!host.old.keepsListener && !host.old.hasListenerStandIn, "failed, but clients wait in vain")
       }
       expect(allNames(.old), "failed, but names are not the old one's: \(host.names)")
       expect(!host.stateExists && !host.isLocked, "failed, but the state is still there")

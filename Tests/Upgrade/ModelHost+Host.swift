@@ -160,14 +160,22 @@ extension ModelHost: Host {
   func setListenerAside(_ exports: ExportServer) throws(Failure) {
     try call("set listener aside") { () throws(Failure) in
       try mustLive(.old)
-      old.hasListener = false
+      guard old.hasListener else { throw Failure(step: "set listener aside", subject: "model", reason: "the NBD server was stopped") }
+      (old.hasListener, old.hasListenerStandIn, old.keepsListener) = (false, true, true)
     }
   }
 
-  func putListenerBack(_ exports: ExportServer) throws(Failure) {
+  func hasServer(_ exports: ExportServer) throws(Failure) -> Bool {
+    try call("has server") { () throws(Failure) in !old.isAlive || old.hasListener || old.hasListenerStandIn }
+  }
+
+  func putListenerBack(_ exports: ExportServer) throws(Failure) -> Bool {
     try call("put listener back") { () throws(Failure) in
-      if old.exports?.count != exports.server.exports.count, old.isAlive { violate("clients are let in before all is exported again") }
-      old.hasListener = true
+      if !old.isAlive { return true }
+      let isServing = old.hasListener || old.hasListenerStandIn
+      if isServing, !Set(exports.server.exports.map(\.id)).isSubset(of: old.exports ?? []) { violate("clients are let in before all is exported again") }
+      (old.hasListener, old.hasListenerStandIn, old.keepsListener) = (isServing, false, false)
+      return isServing
     }
   }
 

@@ -26,6 +26,9 @@ final class ModelHost {
     var exports: [String]?
     /// Its NBD server has the socket at which clients come.
     var hasListener = false
+    /// A stand-in is in that socket's place, and the socket somewhere else in it.
+    var hasListenerStandIn = false
+    var keepsListener = false
     /// When a RESUME was sent that nobody has read from the connection.
     var unheardResume: Int64?
 
@@ -41,6 +44,8 @@ final class ModelHost {
     case interrupt(after: Bool)
     case kill(Side, after: Bool)
     case continueAndKillNew
+    /// By another monitor of the old QEMU, if that can hear it: `nbd-server-stop`; or `block-export-add`.
+    case stopServer, addExport
     /// moult itself is killed: from here on none of its calls does anything.
     case killMoult(after: Bool)
 
@@ -49,6 +54,8 @@ final class ModelHost {
       case .fails(let errno): "fails with \(errno)"
       case .happensAndFails(let errno): "happens and fails with \(errno)"
       case .interrupt(let after): "Ctrl-C \(after ? "after" : "before")"
+      case .stopServer: "the NBD server is stopped"
+      case .addExport: "an NBD export is added"
       case .killMoult(let after): "moult killed \(after ? "after" : "before")"
       case .continueAndKillNew: "another program continues the new QEMU, which dies"
       case .kill(let side, let after): "\(side.rawValue) killed \(after ? "after" : "before")"
@@ -152,6 +159,8 @@ final class ModelHost {
     case .fails(let errno): throw Failure(step: text, subject: "model", errno: errno)
     case .kill(let side, after: false): kill(side)
     case .continueAndKillNew: continueAndKillNew()
+    case .stopServer: if old.isAlive, !isFrozen { (old.exports, old.hasListener, old.hasListenerStandIn) = (nil, false, false) }
+    case .addExport: if old.isAlive, !isFrozen { old.exports?.append("foreign") }
     case .interrupt(after: false): interruptPending = true
     default: break
     }

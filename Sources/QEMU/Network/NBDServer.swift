@@ -70,8 +70,11 @@ public struct NBDServer: Sendable, Hashable, Codable {
 
 extension NBDServer {
   /// Arguments of `nbd-server-start`, with a listening socket that QEMU was given under a name (`getfd`).
-  public func startArguments(socket name: String) -> JSONValue {
-    var arguments: [String: JSONValue] = ["addr": ["type": "fd", "data": ["str": .string(name)]]]
+  public func startArguments(socket name: String) -> JSONValue { startArguments(at: ["type": "fd", "data": ["str": .string(name)]]) }
+
+  /// - Parameter address: where it is to listen (`SocketAddressLegacy`).
+  public func startArguments(at address: JSONValue) -> JSONValue {
+    var arguments: [String: JSONValue] = ["addr": address]
     if servesOne { arguments["max-connections"] = 1 }
     return .object(arguments)
   }

@@ -103,10 +103,13 @@ public protocol Host: AnyObject {
   /// Sees to it that the NBD server's socket stays open, whatever becomes of the old QEMU, as long as moult lives; and that
   /// clients can be made to wait there.
   func holdListener(_ exports: ExportServer) throws(Failure)
-  /// Keeps clients that come from now on from the old QEMU: they wait.
+  /// Whether the old QEMU has its NBD server still: the socket, or the stand-in for it, is where it was. True of one that has ended.
+  func hasServer(_ exports: ExportServer) throws(Failure) -> Bool
+  /// Keeps clients that come from now on from the old QEMU: they wait. Fails, and changes nothing, if the socket is not where it was.
   func setListenerAside(_ exports: ExportServer) throws(Failure)
-  /// Lets the old QEMU have them again; nothing if it has.
-  func putListenerBack(_ exports: ExportServer) throws(Failure)
+  /// Lets the old QEMU have them again; nothing if it has. Without a server it keeps no socket for it.
+  /// - Returns: whether it has the server still.
+  func putListenerBack(_ exports: ExportServer) throws(Failure) -> Bool
   /// Gives the new QEMU a socket to start its NBD server with, at which nobody comes: ``ExportServer/standInName``.
   func giveListenerStandIn() throws(Failure)
   /// Lets the new QEMU have the clients; nothing if it has.

@@ -25,18 +25,52 @@ extension LinuxHost {
     guard let oldProcess else { return }
     guard let number = try Self.numbers(of: listenerStandIn ?? 0, in: oldProcess).first else { throw Self.lost(exports) }
     let kept = try Self.distantDescriptor(in: oldProcess.pid, count: 1)
-    try Transplant.perform([.init(from: exports.descriptor, to: kept), .init(from: number, to: exports.descriptor)], in: oldProcess.pid, outlivesUs: true)
+    try Transplant.perform(in: oldProcess.pid, outlivesUs: true) { () throws(Failure) in
+      try Self.mustBe(exports.inode, at: exports.descriptor, in: oldProcess, exports.address)
+      return ([.init(from: exports.descriptor, to: kept), .init(from: number, to: exports.descriptor)], [])
+    }
   }
 
-  public func putListenerBack(_ exports: ExportServer) throws(Failure) {
-    guard let oldProcess, isAlive(.old) else { return }
-    let all = try Self.numbers(of: exports.inode, in: oldProcess)
-    let kept = all.filter { $0 != exports.descriptor }
-    if let number = kept.first, !all.contains(exports.descriptor) {
+  public func hasServer(_ exports: ExportServer) throws(Failure) -> Bool {
+    guard let oldProcess, isAlive(.old) else { return true }
+    return try Self.place(of: exports, in: oldProcess) != .others
+  }
+
+  public func putListenerBack(_ exports: ExportServer) throws(Failure) -> Bool {
+    guard let oldProcess, isAlive(.old) else { return true }
+    let place = try Self.place(of: exports, in: oldProcess)
+    let kept = try Self.numbers(of: exports.inode, in: oldProcess).filter { $0 != exports.descriptor }
+    if place == .standIns {
+      guard let number = kept.first else { throw Self.lost(exports) }
       try put(number, inPlaceOf: exports.descriptor, in: oldProcess, exports.address)
     }
     try Transplant.perform([], closing: kept, in: oldProcess.pid, outlivesUs: true)
     try forget(ExportServer.standInName, in: .old)
+    exportListener = nil
+    return place != .others
+  }
+
+  /// Whose the running QEMU's descriptor is on which its NBD server listens: a server that was stopped leaves the number to others.
+  private enum Place { case servers, standIns, others }
+
+  private static func place(of exports: ExportServer, in process: ProcessHandle) throws(Failure) -> Place {
+    guard let inode = try inode(at: exports.descriptor, in: process) else { return .others }
+    if inode == exports.inode { return .servers }
+    let copy: OwnedFD
+    do throws(Failure) { copy = try process.duplicate(descriptor: exports.descriptor) } catch where error.errno == .badFileDescriptor { return .others }
+    // By its name, which tells a later moult, too, and one in another network namespace.
+    return try UnixSocket.abstractName(of: copy.raw)?.hasPrefix(ExportServer.standInName + "-") ?? false ? .standIns : .others
+  }
+
+  private static func inode(at number: CInt, in process: ProcessHandle) throws(Failure) -> UInt64? {
+    try ProcFS.openDescriptors(of: process.pid).first { $0.number == number }?.socketInode
+  }
+
+  private static func mustBe(_ inode: UInt64, at number: CInt, in process: ProcessHandle, _ subject: String) throws(Failure) {
+    if try Self.inode(at: number, in: process) == inode { return }
+    throw Failure(
+      step: "exchange the socket at", subject: subject, reason: "the NBD server was stopped meanwhile (another monitor)",
+      hint: "leave the VM alone while it is upgraded, and try again")
   }
 
   public func giveListenerStandIn() throws(Failure) { _ = try giveStandIn(to: .new) }
@@ -65,7 +99,9 @@ extension LinuxHost {
   private func put(_ number: CInt, inPlaceOf standIn: CInt, in process: ProcessHandle, _ subject: String) throws(Failure) {
     let (socket, former) = (DescriptorBox(try process.duplicate(descriptor: number)), DescriptorBox(try process.duplicate(descriptor: standIn)))
     try Self.doNotBlock(socket.raw, subject)
+    let inode = try Files.status(of: former.raw).inode
     try Transplant.perform(in: process.pid, outlivesUs: true) { () throws(Failure) in
+      try Self.mustBe(inode, at: standIn, in: process, subject)
       try ListeningSocket.shut(former.raw)
       return ([.init(from: number, to: standIn)], [])
     }

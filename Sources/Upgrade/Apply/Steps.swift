@@ -223,6 +223,7 @@ extension Executor {
       _ = try host.awaitMigration(.old, states: ["completed"], seconds: Self.switchSeconds, peerMustLive: true)
       // The block graph is looked at last of all, when the old QEMU has given its images up and can change it no more.
       try mustHaveObservedStorage(plan)
+      try mustExportAsObserved()
       try mustNotBeContinued()
       // From here on nobody else can continue it either; what it was told before is heard before the resume.
       try host.freeze(.old)

@@ -17,6 +17,19 @@ public struct ExportServer: Sendable, Equatable, Codable {
   static let command = "nbd-server-start"
   static let wayOut = "end the exports before the upgrade, and make them again after it (QMP: block-export-del, nbd-server-stop)"
 
+  /// How a user has a QEMU export all of it. What is there already QEMU refuses to make again.
+  var byHand: String {
+    "by hand, over QMP: " + (["nbd-server-start \(server.startArguments(at: socketAddress).text())"] + server.exports.map(\.command)).joined(separator: "; ")
+  }
+
+  /// As `nbd-server-start` takes it (`SocketAddressLegacy` in QEMU's qapi/sockets.json).
+  private var socketAddress: JSONValue {
+    if address.hasPrefix("@") { return ["type": "unix", "data": ["path": .string(String(address.dropFirst())), "abstract": true]] }
+    guard !address.hasPrefix("/"), let colon = address.lastIndex(of: ":") else { return ["type": "unix", "data": ["path": .string(address)]] }
+    let host = address[..<colon].filter { $0 != "[" && $0 != "]" }
+    return ["type": "inet", "data": ["host": .string(host), "port": .string(String(address[address.index(after: colon)...]))]]
+  }
+
   var binding: Binding {
     Binding(
       kind: address.hasPrefix("/") || address.hasPrefix("@") ? .unixSocket : .tcpSocket, role: .listen, address: address, option: Self.command,
