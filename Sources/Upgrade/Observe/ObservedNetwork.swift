@@ -224,7 +224,6 @@ extension ObservedNetwork {
       for index in wanting { taps[index].hasVhost = true }
     } else {
       unresolved.append(("vhost-net", "which cards it serves cannot be told: QEMU has \(vhosts.count) of its descriptors open, and other queues that want one"))
-      vhosts = []
     }
   }
 }
