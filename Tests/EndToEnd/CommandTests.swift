@@ -21,7 +21,11 @@ extension EndToEnd {
         #expect(plan["blockers"].array.isEmpty)
 
         #expect(!plan["warnings"].array.contains { $0.string?.contains("very file") ?? false })
+        let second = try SerialReader(path: vm.configuration.serialSocket)
+        try eventually("another client waits behind the first") { second.connections == 1 }
         let same = try Answer(run(moult: ["plan", "e2e-json", "--no-trial", "--format", "json"]))
+        second.stop()
+        #expect(same["warnings"].array.contains { $0.string?.contains("1 client waits in the queue of \(vm.configuration.serialSocket)") ?? false }, "\(same)")
         #expect(same["warnings"].array.contains { $0.string?.contains("runs this very file already") ?? false }, "\(same)")
 
         let answer = try vm.mustUpgrade(to: .v10_0, ["--hold"], outcome: "held")

@@ -46,6 +46,13 @@ extension EndToEnd {
           try vm.mustWriteOn(20)
         }
         #expect(daemon.isRunning)
+        // It ends when the new QEMU is connected, and before the guest goes on: nothing but a look would tell.
+        let upgrade = try TracedRun(moult: ["upgrade", "e2e-served"] + QEMUVersion.v7_2.destination, of: vm)
+        try upgrade.go(to: "verify.done")
+        daemon.signal(SIGKILL)
+        try upgrade.release()
+        let outcome = try upgrade.wait()
+        #expect(outcome.code == 5 && outcome.stderr.contains("runs in the new QEMU without what other programs do for it"), "\(outcome)")
         #expect(try image.endAndVerify(vm) == [])
       }
     }

@@ -65,6 +65,8 @@ struct Ending {
           had.migrationParameters[parameter] == host.old.parameters[parameter] || notes.contains("restore the migration settings"),
           "failed, but \(parameter) is not as it was")
       }
+    case .needsPerson where (host.old.runs || newRuns) && !host.hasBackEnd:
+      expect(notes.contains("runs in the \(newRuns ? "new" : "old") QEMU without what other programs do for it"), "the guest goes on without its disks: \(notes)")
     case .needsPerson where host.old.runs && host.hasEndedPredecessors:
       expect(notes.contains("without what other programs do for it") && host.new?.isAlive != true && allNames(.old), "the old QEMU goes on without its disks: \(notes)")
     case .needsPerson:

@@ -71,6 +71,26 @@ import Testing
     #expect(cases > 500)
   }
 
+  /// Nobody may hear "committed", or "failed" and no more, of a guest that has lost a disk: until the last look.
+  @Test func aBackEndThatEndsIsMissed() throws {
+    let calls = RecoveryTests.calls(.served)
+    let lastLook = try #require(calls.firstIndex(of: "ended back ends new"))
+    for (index, call) in calls.enumerated() {
+      for fault in [ModelHost.Fault.endBackEnd, .killMoult(after: true)] {
+        var faults = [index: fault]
+        // Killed one call later, moult leaves it to whoever recovers.
+        if fault != .endBackEnd, index > 0 { faults[index - 1] = .endBackEnd }
+        let host = Self.host(.served, faults)
+        let report = fault == .endBackEnd ? ExecutorTests.run(host) : RecoveryTests.recover(host)
+        guard let report else { continue }
+        let what: Comment = "\(index) \(call): \(fault) → \(report.outcome.rawValue): \(report.notes)"
+        #expect(Ending(host: host, report: report).faultsFound(single: true, recovered: fault != .endBackEnd) == [], what)
+        // Killed before anything was done, moult has left no word of them.
+        #expect(index > lastLook || host.record?.rewiring == nil || report.outcome == .needsPerson, what)
+      }
+    }
+  }
+
   /// Whose death ends the VM, by the call at which it dies: the old QEMU's until the new one has the guest, the
   /// new one's once it has run.
   @Test(arguments: [Side.old, .new]) func deathIsSurvivedExactlyWhereTheOtherHasTheGuest(side: Side) {

@@ -134,6 +134,9 @@ extension ModelHost: Host {
   func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String] {
     try call("rewire \(moves.count)") { () throws(Failure) in
       try mustLive(.new)
+      if !hasBackEnd, moves.contains(where: { $0.succession != nil }), served.isEmpty {
+        throw Failure(step: "connect to", subject: "model", errno: .connectionRefused)
+      }
       wired = Set(moves.map(\.move.to))
       // By what the moves say: whatever moult itself had went with it.
       served = Set(moves.filter { $0.succession != nil }.map(\.move.to))
@@ -196,8 +199,8 @@ extension ModelHost: Host {
     }
   }
 
-  func endedBackEnds(of moves: [WiredMove]) throws(Failure) -> [String] {
-    try call("ended back ends") { () throws(Failure) in hasEndedPredecessors ? ["the disk"] : [] }
+  func endedBackEnds(of moves: [WiredMove], in side: Side) throws(Failure) -> [String] {
+    try call("ended back ends \(side)") { () throws(Failure) in !hasBackEnd || side == .old && hasEndedPredecessors ? ["the disk"] : [] }
   }
 
   func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) -> Double {

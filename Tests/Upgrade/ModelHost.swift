@@ -46,6 +46,8 @@ final class ModelHost {
     case continueAndKillNew
     /// By another monitor of the old QEMU, if that can hear it: `nbd-server-stop`; or `block-export-add`.
     case stopServer, addExport
+    /// The program that serves a disk ends.
+    case endBackEnd
     /// moult itself is killed: from here on none of its calls does anything.
     case killMoult(after: Bool)
 
@@ -56,6 +58,7 @@ final class ModelHost {
       case .interrupt(let after): "Ctrl-C \(after ? "after" : "before")"
       case .stopServer: "the NBD server is stopped"
       case .addExport: "an NBD export is added"
+      case .endBackEnd: "the back end ends"
       case .killMoult(let after): "moult killed \(after ? "after" : "before")"
       case .continueAndKillNew: "another program continues the new QEMU, which dies"
       case .kill(let side, let after): "\(side.rawValue) killed \(after ? "after" : "before")"
@@ -116,6 +119,7 @@ final class ModelHost {
   var stoodStill = 7.0
   /// Without these its disks are gone for the old QEMU.
   var hasEndedPredecessors = false
+  var hasBackEnd = true
   var hearsInterrupts = true
   var interruptPending = false
 
@@ -161,6 +165,7 @@ final class ModelHost {
     case .continueAndKillNew: continueAndKillNew()
     case .stopServer: if old.isAlive, !isFrozen { (old.exports, old.hasListener, old.hasListenerStandIn) = (nil, false, false) }
     case .addExport: if old.isAlive, !isFrozen { old.exports?.append("foreign") }
+    case .endBackEnd: hasBackEnd = false
     case .interrupt(after: false): interruptPending = true
     default: break
     }

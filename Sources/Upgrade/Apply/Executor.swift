@@ -94,8 +94,9 @@ public final class Executor {
         if let ended = fail(at: step.name, failure) { return ended }
       }
     }
+    let isWhole = hasBackEnds(.new) && hasExports && !wasContinuedTwice
     do { try mustStillRun() } catch { return down(at: .commit, error) }
-    if wasContinuedTwice || !hasExports { return report(.needsPerson) }
+    if !isWhole { return report(.needsPerson) }
     if host.isAlive(.old) {
       notes.append("the old QEMU (pid \(record.old.pid)) could not be ended: end it by SIGKILL; it must neither run nor quit")
       return report(.needsPerson)

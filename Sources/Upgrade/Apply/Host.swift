@@ -98,8 +98,9 @@ public protocol Host: AnyObject {
   func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool
   /// Ends connections of the old QEMU whose successors are served only then: it could not go on any more.
   func endPredecessors(of moves: [WiredMove]) throws(Failure)
-  /// Connections of the old QEMU to back ends that have ended, by whomever, each in words: it goes on without what they were for.
-  func endedBackEnds(of moves: [WiredMove]) throws(Failure) -> [String]
+  /// Connections of a QEMU in which the guest runs to back ends that have ended, by whomever, each in words: it goes on without what
+  /// they were for. None of one that has ended itself.
+  func endedBackEnds(of moves: [WiredMove], in side: Side) throws(Failure) -> [String]
   /// Sees to it that the NBD server's socket stays open, whatever becomes of the old QEMU, as long as moult lives; and that
   /// clients can be made to wait there.
   func holdListener(_ exports: ExportServer) throws(Failure)

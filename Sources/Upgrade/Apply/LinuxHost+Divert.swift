@@ -63,7 +63,7 @@ extension LinuxHost {
       kept += 1
       moves[index].diversion = Diversion(
         kept: kept, standIn: try number(of: standIn), output: try number(of: output),
-        identity: "socket:[\(try Files.status(of: standIn.raw).inode)]")
+        identity: WiredMove.identity(ofSocket: try Files.status(of: standIn.raw).inode))
       diverted[move.move.from] = (output, DescriptorBox(try oldProcess.duplicate(descriptor: source)))
     }
     return moves

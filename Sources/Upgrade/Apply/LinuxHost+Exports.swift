@@ -18,15 +18,15 @@ extension LinuxHost {
         throw isAlive(side) ? error : death(of: side, during: "exchange the NBD server's socket of")
       }
     }
-    listenerStandIn = try giveStandIn(to: .old)
+    guard let number = try Self.numbers(of: giveStandIn(to: .old), in: oldProcess).first else { throw Self.lost(exports) }
+    listenerStandIn = (number, try Self.distantDescriptor(in: oldProcess.pid, count: 1))
   }
 
   public func setListenerAside(_ exports: ExportServer) throws(Failure) {
-    guard let oldProcess else { return }
-    guard let number = try Self.numbers(of: listenerStandIn ?? 0, in: oldProcess).first else { throw Self.lost(exports) }
-    let kept = try Self.distantDescriptor(in: oldProcess.pid, count: 1)
+    guard let oldProcess, let (number, kept) = listenerStandIn else { return }
     try Transplant.perform(in: oldProcess.pid, outlivesUs: true) { () throws(Failure) in
       try Self.mustBe(exports.inode, at: exports.descriptor, in: oldProcess, exports.address)
+      if try WiredMove.identity(of: kept, in: oldProcess.pid) != nil { throw Self.lost(exports) }
       return ([.init(from: exports.descriptor, to: kept), .init(from: number, to: exports.descriptor)], [])
     }
   }
@@ -54,26 +54,22 @@ extension LinuxHost {
   private enum Place { case servers, standIns, others }
 
   private static func place(of exports: ExportServer, in process: ProcessHandle) throws(Failure) -> Place {
-    guard let inode = try inode(at: exports.descriptor, in: process) else { return .others }
-    if inode == exports.inode { return .servers }
+    guard let there = try WiredMove.identity(of: exports.descriptor, in: process.pid) else { return .others }
+    if there == WiredMove.identity(ofSocket: exports.inode) { return .servers }
     let copy: OwnedFD
     do throws(Failure) { copy = try process.duplicate(descriptor: exports.descriptor) } catch where error.errno == .badFileDescriptor { return .others }
     // By its name, which tells a later moult, too, and one in another network namespace.
     return try UnixSocket.abstractName(of: copy.raw)?.hasPrefix(ExportServer.standInName + "-") ?? false ? .standIns : .others
   }
 
-  private static func inode(at number: CInt, in process: ProcessHandle) throws(Failure) -> UInt64? {
-    try ProcFS.openDescriptors(of: process.pid).first { $0.number == number }?.socketInode
-  }
-
   private static func mustBe(_ inode: UInt64, at number: CInt, in process: ProcessHandle, _ subject: String) throws(Failure) {
-    if try Self.inode(at: number, in: process) == inode { return }
+    if try WiredMove.identity(of: number, in: process.pid) == WiredMove.identity(ofSocket: inode) { return }
     throw Failure(
       step: "exchange the socket at", subject: subject, reason: "the NBD server was stopped meanwhile (another monitor)",
       hint: "leave the VM alone while it is upgraded, and try again")
   }
 
-  public func giveListenerStandIn() throws(Failure) { _ = try giveStandIn(to: .new) }
+  public func giveListenerStandIn() throws(Failure) { try giveStandIn(to: .new) }
 
   public func openListener(_ exports: ExportServer) throws(Failure) {
     guard let newProcess else { return }
@@ -108,6 +104,7 @@ extension LinuxHost {
   }
 
   /// - Returns: its inode.
+  @discardableResult
   private func giveStandIn(to side: Side) throws(Failure) -> UInt64 {
     // Of one length, so that they sort by time.
     let time = String(repeating: "0", count: 20) + "\(Instant.now().nanoseconds)"

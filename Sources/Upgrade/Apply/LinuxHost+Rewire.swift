@@ -99,11 +99,13 @@ extension LinuxHost {
     }
   }
 
-  public func endedBackEnds(of moves: [WiredMove]) throws(Failure) -> [String] {
-    guard let oldProcess, isAlive(.old) else { return [] }
+  public func endedBackEnds(of moves: [WiredMove], in side: Side) throws(Failure) -> [String] {
+    guard let process = side == .old ? oldProcess : newProcess, isAlive(side) else { return [] }
     var ended: [String] = []
-    for move in moves where move.former != nil && !ended.contains(move.what) {
-      guard let connection = try connection(move.former, of: oldProcess), try !UnixSocket.hasEnded(connection.raw) else {
+    for move in moves where !ended.contains(move.what) {
+      guard let former = move.former else { continue }
+      let own = side == .old ? former : .init(descriptor: move.move.to, identity: move.identity)
+      guard let connection = try connection(own, of: process), try !UnixSocket.hasEnded(connection.raw) else {
         ended.append(move.what)
         continue
       }
@@ -112,9 +114,9 @@ extension LinuxHost {
   }
 
   /// Nil if the old QEMU has closed it.
-  private func connection(_ former: WiredMove.Former?, of oldProcess: ProcessHandle) throws(Failure) -> DescriptorBox? {
-    guard let former, try WiredMove.identity(of: former.descriptor, in: oldProcess.pid) == former.identity else { return nil }
-    return DescriptorBox(try oldProcess.duplicate(descriptor: former.descriptor))
+  private func connection(_ own: WiredMove.Former?, of process: ProcessHandle) throws(Failure) -> DescriptorBox? {
+    guard let own, try WiredMove.identity(of: own.descriptor, in: process.pid) == own.identity else { return nil }
+    return DescriptorBox(try process.duplicate(descriptor: own.descriptor))
   }
 
   public func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {

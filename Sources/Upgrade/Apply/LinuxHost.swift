@@ -21,9 +21,9 @@ public final class LinuxHost: Host {
   var tracedStart: TracedStart?
   /// Of diverted connections, by their number in the new QEMU: where the old one's words come out, and where they go.
   var diverted: [CInt: (output: DescriptorBox, client: DescriptorBox)] = [:]
-  /// The socket of the VM's NBD server, and the inode of what is to be in its place in the old QEMU.
+  /// The socket of the VM's NBD server; the old QEMU's number of what is to be in its place there, and that at which it is kept meanwhile.
   var exportListener: DescriptorBox?
-  var listenerStandIn: UInt64?
+  var listenerStandIn: (number: CInt, kept: CInt)?
   /// Of the new QEMU's standard error, if it is a file: where its messages begin.
   var messages: (file: DescriptorBox, offset: Int64)?
   /// Why they cannot be read back, if it is one: a network file system may not let root.

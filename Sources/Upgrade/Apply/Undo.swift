@@ -95,21 +95,20 @@ extension Executor {
     host.unlock(undone: host.isAlive(.old))
     isLocked = false
     if guestRuns, host.isAlive(.old) {
-      let ended = endedBackEnds
-      if ended.isEmpty { return report(.failed, failure: (step, failure)) }
-      notes.append("the guest runs on in the old QEMU without what other programs do for it, as these have ended: \(ended.joined(separator: ", ")). QEMU does not connect again: see that the program runs, then shut the VM down and start it again; or unplug the device")
-      return report(.needsPerson, failure: (step, failure))
+      return report(hasBackEnds(.old) ? .failed : .needsPerson, failure: (step, failure))
     }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
   }
 
-  /// Connections to back ends that the old QEMU has not any more.
-  private var endedBackEnds: [String] {
-    guard let moves = record.rewiring, moves.contains(where: { $0.former != nil }) else { return [] }
+  /// Whether the QEMU in which the guest runs is connected to all its back ends. One that ended in the pause nobody has missed yet.
+  func hasBackEnds(_ side: Side) -> Bool {
+    guard let moves = record.rewiring, moves.contains(where: { $0.former != nil }) else { return true }
     var ended: [String] = []
-    insist("find out whether the old QEMU has its back ends") { () throws(Failure) in ended = try self.host.endedBackEnds(of: moves) }
-    return ended
+    insist("find out whether the \(side) QEMU has its back ends") { () throws(Failure) in ended = try self.host.endedBackEnds(of: moves, in: side) }
+    if ended.isEmpty { return true }
+    notes.append("the guest runs in the \(side) QEMU without what other programs do for it, as these have ended: \(ended.joined(separator: ", ")). QEMU does not connect again: see that the program runs, then shut the VM down and start it again; or unplug the device")
+    return false
   }
 
   private func onlyNewIsLeft(_ step: StepName) -> Bool {

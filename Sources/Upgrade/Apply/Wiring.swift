@@ -199,7 +199,7 @@ final class Wiring {
       try add(
         peer.given, standIn, "the connection of \(outgoing.user.text) to \(outgoing.text)", connection: peer.isRaw ? peer.source : nil,
         isFramed: outgoing.isFramed,
-        former: peer.isRaw ? nil : network.outgoing[peer.outgoing].connections.first { $0.descriptor == peer.source }.map { .init(descriptor: $0.descriptor, identity: "socket:[\($0.inode)]") })
+        former: peer.isRaw ? nil : network.outgoing[peer.outgoing].connections.first { $0.descriptor == peer.source }.map { .init(descriptor: $0.descriptor, identity: WiredMove.identity(ofSocket: $0.inode)) })
     }
     if let twice = Dictionary(grouping: moves, by: \.move.to).values.first(where: { $0.count > 1 }) {
       throw Failure(
@@ -339,6 +339,8 @@ public struct WiredMove: Sendable, Equatable, Codable {
 
   /// Whether the source is there under its number.
   func isGiven(in pid: pid_t) throws(Failure) -> Bool { try Self.identity(of: move.from, in: pid) == identity }
+
+  static func identity(ofSocket inode: UInt64) -> String { "socket:[\(inode)]" }
 
   /// What a descriptor stands for, in words that no other open file has; nil for a free number.
   static func identity(of descriptor: CInt, in pid: pid_t) throws(Failure) -> String? {

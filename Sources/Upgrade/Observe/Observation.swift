@@ -176,6 +176,8 @@ public struct Observation: Sendable {
   public var room: MemoryRoom
   /// Clients connected to public sockets, by path: they will have to connect again.
   public var clients: [String: Int]
+  /// Who waits in the queues of public sockets, by path: cut off, too.
+  public var waiting: [String: Int] = [:]
   public var supervision: Supervision
   public var oomScoreAdjustment = 0
   /// Namespaces of the running QEMU that differ from moult's own and that the new one would not be in.

@@ -112,6 +112,7 @@ public enum Observer {
       supervision: try Supervision.of(pid, pidfile: description.pidfile.map { absolute($0) }), oomScoreAdjustment: try OOMScore.read(pid: pid),
       foreignNamespaces: try foreignNamespaces(of: pid), isInUnknownRoot: try isInUnknownRoot(pid, root: root))
     observation.network = network
+    observation.waiting = try waiting(descriptors, sockets: sockets, names: names)
     if let start = try Files.statusIfPresent(base) {
       observation.hasLeftBase = try !start.isSameFile(as: Files.status("/proc/\(pid)/cwd/"))
     }
@@ -223,11 +224,26 @@ public enum Observer {
   private static func established(
     at path: String, sockets: [UnixSocketEntry], own: Set<UInt64>
   ) throws(Failure) -> [UnixSocketEntry] {
-    guard let file = try unlessGone({ () throws(Failure) in try Files.status(path) }) else { return [] }
-    let bound = sockets.filter { $0.state == .listening && own.contains($0.inode) && $0.isBound(to: file) }.compactMap(\.path)
+    let bound = try listening(at: path, sockets: sockets, own: own).compactMap(\.path)
     return sockets.filter { entry in
       entry.state == .established && own.contains(entry.inode) && entry.path.map(bound.contains) ?? false
     }
+  }
+
+  private static func listening(at path: String, sockets: [UnixSocketEntry], own: Set<UInt64>) throws(Failure) -> [UnixSocketEntry] {
+    guard let file = try unlessGone({ () throws(Failure) in try Files.status(path) }) else { return [] }
+    return sockets.filter { $0.state == .listening && own.contains($0.inode) && $0.isBound(to: file) }
+  }
+
+  /// Whoever has connected to a socket with a path, and QEMU has not accepted: another client is there before.
+  private static func waiting(_ descriptors: [OpenDescriptor], sockets: [UnixSocketEntry], names: [PublicName]) throws(Failure) -> [String: Int] {
+    let own = Set(descriptors.compactMap(\.socketInode))
+    var waiting: [String: Int] = [:]
+    for name in names where name.kind == .socket {
+      let count = try listening(at: name.path, sockets: sockets, own: own).reduce(0) { $0 + Int($1.receiveQueue ?? 0) }
+      if count > 0 { waiting[name.path] = count }
+    }
+    return waiting
   }
 
   private static func clients(

@@ -155,6 +155,9 @@ extension UpgradePlan {
     for (path, count) in observation.clients.sorted(by: { $0.key < $1.key }) where path != observation.monitor {
       warnings.append("\(count) client\(count == 1 ? " is" : "s are") connected to \(path): the connection ends, and has to be made again")
     }
+    for (path, count) in observation.waiting.sorted(by: { $0.key < $1.key }) {
+      warnings.append("\(count) client\(count == 1 ? " waits" : "s wait") in the queue of \(path), behind another one: cut off with the old QEMU, \(count == 1 ? "it has" : "they have") to connect again")
+    }
     for binding in observation.description.bindings where binding.kind == .file && binding.handover == .share {
       let path = observation.absolute(binding.address)
       guard let file = observation.files.first(where: { $0.path == path }), !file.isOpen else { continue }
