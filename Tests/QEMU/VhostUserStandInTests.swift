@@ -117,4 +117,10 @@ import Testing
   @Test(arguments: obstacles) func whatCannotBeToldIsAnObstacle(status: JSONValue, said: String) {
     #expect(VhostUserDevice(path: "/p", chardev: "c", status: status).obstacle?.contains(said) ?? false)
   }
+
+  /// 11.1 ends itself when it is asked of a device that a back end serves, and the guest with it.
+  @Test(arguments: [((6, 2), false), ((7, 1), false), ((7, 2), true), ((10, 0), true), ((10, 1), false), ((11, 1), false)])
+  func whoMayEndItselfIsNotAsked(version: (major: Int, minor: Int), isTold: Bool) {
+    #expect(VhostUserDevice.isTold(by: QEMUVersion(major: version.major, minor: version.minor, micro: 3)) == isTold)
+  }
 }

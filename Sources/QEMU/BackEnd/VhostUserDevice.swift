@@ -13,8 +13,10 @@ public struct VhostUserDevice: Sendable, Equatable {
 }
 
 extension VhostUserDevice {
-  /// Since when QEMU tells of its devices (`x-query-virtio`).
-  public static let oldest = QEMUVersion(major: 7, minor: 2)
+  /// Which versions tell of their devices (`x-query-virtio-status`). 7.2 and 10.0 do. 11.1 ends itself when it is asked of one
+  /// that a back end serves, with a running guest: `visit_start_struct: Assertion … *obj failed`, and a fault by `info
+  /// virtio-status`. None between is known not to.
+  public static func isTold(by version: QEMUVersion) -> Bool { version >= QEMUVersion(major: 7, minor: 2) && version < QEMUVersion(major: 10, minor: 1) }
   /// Pieces of memory that can be told at once. Source: VHOST_MEMORY_BASELINE_NREGIONS.
   private static let mostSections = 8
   /// VHOST_USER_MAX_CONFIG_SIZE.

@@ -50,7 +50,7 @@ extension ObservedNetwork {
         outgoing[index].backEnd = .tpm(version)
       case .vhostUser:
         guard case .chardev(let id) = found.peer.user, let disk = servedDisks.first(where: { $0.chardev == id }) else {
-          refuse("QEMU does not tell of the disk behind it, as it does since \(VhostUserDevice.oldest)")
+          refuse(Self.untold)
           continue
         }
         if let obstacle = disk.obstacle {
@@ -70,6 +70,9 @@ extension ObservedNetwork {
     }
   }
 
+  /// Said of whatever is not to be asked for, too.
+  static let untold = "what the back end has said cannot be asked: QEMU 7.2 to 10.0 tell it, older ones cannot, and newer ones may end themselves when they are asked (11.1 does)"
+
   /// Programs that were seen to serve one connection after the other.
   private static let successionPrograms = ["qemu-storage-daemon"]
 }
@@ -87,7 +90,7 @@ extension ObservedNetwork {
     } version: { driver throws(Failure) in
       try TPMStandIn.Version(driver: driver, monitor)
     } disks: { () throws(Failure) in
-      guard let version = monitor.version, version >= VhostUserDevice.oldest else { return [] }
+      guard let version = monitor.version, VhostUserDevice.isTold(by: version) else { return [] }
       return try VhostUserDevice.disks(of: monitor)
     }
   }
