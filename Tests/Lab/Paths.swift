@@ -29,6 +29,8 @@ public enum Lab {
     public var kernel: String { guest + "/vmlinuz" }
     public var initrd: String { guest + "/initrd" }
     public var initrdWithAgent: String { guest + "/initrd-agent" }
+    /// Open vSwitch, unpacked.
+    public var vSwitch: String { cache + "/switch" }
     /// A disk of one sector which counts on the serial port in real mode.
     public var bootSector: String { guest + "/boot-sector" }
     /// What the kernel's command line starts with.

@@ -258,7 +258,7 @@ import Testing
       tap own tap%d duplicate
     other/ovs_afxdp-rst_386.args
       disk own ubuntu1810.qcow reopen
-      vhost-user listen /tmp/vhost-user-1 refuse
+      vhost-user listen /tmp/vhost-user-1 swap
       memory share /dev/hugepages share
     other/vhost-device_start-test-sh_29.args
       netdev-user own net0 relaunch

@@ -73,10 +73,27 @@ import Testing
 
   @Test(arguments: [answers, VhostUserAnswers(features: .max, protocolFeatures: 0, queues: 0, configuration: [])])
   func itIsAnArgument(answers: VhostUserAnswers) {
-    #expect(BackEnd(word: BackEnd.vhostUser(answers).word) == .vhostUser(answers))
+    for backEnd in [BackEnd.vhostUser(answers), .network(answers)] { #expect(BackEnd(word: backEnd.word) == backEnd) }
   }
 
-  @Test(arguments: ["", "vhost-user-", "vhost-user-1-2-3", "vhost-user-1-2-3-0", "vhost-user-1-2-3-0g", "vhost-user-x-2-3-00", "vhost-user-1-2-3-00-4"])
+  /// What 7.2 and 10.0 say to Open vSwitch 3.1 at the start of a network with one pair of queues, and what is answered.
+  @Test func aStartOfANetworkIsAnswered() throws {
+    let (features, chosen): (UInt64, UInt64) = (0x5_7462_87cb, 0x10cbf)
+    var backEnd = BackEnd.network(VhostUserAnswers(features: features, protocolFeatures: chosen, queues: 128, configuration: [])).standIn()
+    let enabled = VhostUserStandIn.bytes(UInt32(0)) + VhostUserStandIn.bytes(UInt32(1))
+    let dialogue: [(said: [UInt8], descriptors: Int, answer: [UInt8])] = [
+      (Self.message(1, 1), 0, Self.message(1, 5, Self.word(features))), (Self.message(15, 1), 0, Self.message(15, 5, Self.word(chosen))),
+      (Self.message(16, 1, Self.word(chosen)), 0, []), (Self.message(17, 1), 0, Self.message(17, 5, Self.word(128))),
+      (Self.message(21, 9), 1, Self.message(21, 5, Self.word(0))), (Self.message(3, 1), 0, []),
+      (Self.message(1, 1), 0, Self.message(1, 5, Self.word(features))), (Self.message(13, 1, Self.vring), 1, []),
+      (Self.message(14, 9, Self.vring), 1, Self.message(14, 5, Self.word(0))), (Self.message(18, 9, enabled), 0, Self.message(18, 5, Self.word(0))),
+    ]
+    for (index, line) in dialogue.enumerated() {
+      #expect(try backEnd.receive(line.said, descriptors: line.descriptors, on: 0) == BackEndReply(line.answer, opensChannel: index == 4), "line \(index)")
+    }
+  }
+
+  @Test(arguments: ["", "vhost-user-", "vhost-user-1-2-3", "vhost-user-1-2-3-0", "vhost-user-1-2-3-0g", "vhost-user-x-2-3-00", "vhost-user-1-2-3-00-4", "network-", "network-1-2-3", "vhost-user-network-1-2-3-00"])
   func otherWordsAreNot(word: String) { #expect(BackEnd(word: word) == nil) }
 
   /// Nothing of it asks for an answer, which a QEMU that gets the connection would take for its own.
@@ -116,6 +133,26 @@ import Testing
   ]
   @Test(arguments: obstacles) func whatCannotBeToldIsAnObstacle(status: JSONValue, said: String) {
     #expect(VhostUserDevice(path: "/p", chardev: "c", status: status).obstacle?.contains(said) ?? false)
+  }
+
+  /// Of a network card: the answer of 10.0 with Open vSwitch, shortened.
+  @Test func aNetworkIsTold() {
+    let status = Self.status(
+      features: ["VHOST_USER_F_PROTOCOL_FEATURES: x", "VHOST_F_LOG_ALL: x", "VIRTIO_NET_F_MQ: x", "VIRTIO_NET_F_MRG_RXBUF: x", "VIRTIO_NET_F_MTU: x", "VIRTIO_NET_F_GUEST_USO4: x"],
+      protocols: ["VHOST_USER_PROTOCOL_F_BACKEND_REQ: x", "VHOST_USER_PROTOCOL_F_RARP: x", "VHOST_USER_PROTOCOL_F_MQ: x"])
+    let card = VhostUserDevice(network: "/p", chardev: "c", status: status)
+    #expect(card.obstacle == nil && card.isNetwork && card.answers.hasChannel)
+    #expect(card.answers == VhostUserAnswers(features: 0x40_0001_4440_8008, protocolFeatures: 0x25, queues: 4, configuration: []))
+  }
+
+  static let networkObstacles: [(status: JSONValue, said: String)] = [
+    (["num-vqs": 3, "vhost-started": false], "not enabled"), (status(guest: ["VIRTIO_F_ACCESS_PLATFORM: x"]), "iommu_platform"),
+    (status(guest: ["VIRTIO_F_IOMMU_PLATFORM: x"]), "iommu_platform"), (status(guest: ["VIRTIO_F_RING_PACKED: x"]), "packed"),
+    (status(protocols: ["VHOST_USER_PROTOCOL_F_CONFIGURE_MEM_SLOTS: x"]), "piece by piece"), (status(sections: 9), "pieces"),
+    (status(features: ["VIRTIO_NET_F_FUTURE: x"]), "names"),
+  ]
+  @Test(arguments: networkObstacles) func whatIsAnObstacleToANetwork(status: JSONValue, said: String) {
+    #expect(VhostUserDevice(network: "/p", chardev: "c", status: status).obstacle?.contains(said) ?? false)
   }
 
   /// 11.1 ends itself when it is asked of a device that a back end serves, and the guest with it.

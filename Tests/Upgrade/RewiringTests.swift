@@ -254,7 +254,7 @@ import Testing
     var network = try process.network(words, unix: sockets)
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
-      holder: { ("swtpm", $0 == 11 ? [11, 12, 13] : [], false) }, version: { $0 == "tpm-tis" ? version : nil }, disks: { [] })
+      holder: { ("swtpm", $0 == 11 ? [11, 12, 13] : [], false) }, version: { $0 == "tpm-tis" ? version : nil }, devices: { [] })
     #expect(network.outgoing.map { $0.channels.map(\.descriptor) } == [channels])
     #expect(network.unresolved.isEmpty == (network.outgoing[0].backEnd != nil))
     #expect(network.outgoing[0].backEnd == (channels.isEmpty ? nil : version.map { .tpm($0) }))
@@ -268,7 +268,7 @@ import Testing
     var network = try process.network(words, unix: unix)
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: unix,
-      holder: { _ in ("swtpm", [11, 12], true) }, version: { _ in .v2_0 }, disks: { [] })
+      holder: { _ in ("swtpm", [11, 12], true) }, version: { _ in .v2_0 }, devices: { [] })
     #expect(network.outgoing[0].backEnd == nil && network.inodes.contains(2))
     #expect(network.unresolved.map(\.why) == ["the emulator of the TPM is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on"])
   }
@@ -323,7 +323,7 @@ import Testing
     network.outgoing[0].path = "/run/disk"
     try network.findBackEnds(
       CommandLine(argv: ["qemu"] + Self.diskWords.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
-      holder: { (program, $0 == 11 ? [11, 12, 13, 14] : [], false) }, version: { _ in nil }, disks: { disks })
+      holder: { (program, $0 == 11 ? [11, 12, 13, 14] : [], false) }, version: { _ in nil }, devices: { disks })
     #expect((network.outgoing[0].backEnd == .vhostUser(Self.disk.answers)) == isFound && network.unresolved.isEmpty == isFound)
     // Of another disk of the same program, too: all are accounted for.
     if isFound { #expect(network.inodes.isSuperset(of: [1, 2, 3])) }
@@ -339,6 +339,59 @@ import Testing
     moved.target = TargetFacts(version: version, catalog: .init())
     #expect(moved.servedDiskBlockers.isEmpty != isRefused)
   }
+
+  private static let card = VhostUserDevice(
+    path: "", chardev: "c", answers: .init(features: 7, protocolFeatures: 0x20, queues: 1, configuration: []), queues: 3, isNetwork: true)
+  private static let refusedCard = VhostUserDevice(path: "", chardev: "c", answers: card.answers, queues: 3, obstacle: "its rings are packed", isNetwork: true)
+  private static let remembered = BackEnd.network(.init(features: 9, protocolFeatures: 0, queues: 2, configuration: []))
+
+  static let switches: [(program: String, devices: [VhostUserDevice], kept: BackEnd?, found: BackEnd?)] = [
+    ("ovs-vswitchd", [card], nil, .network(card.answers)), ("ovs-vswitchd-dpdk", [card], nil, .network(card.answers)),
+    ("dpdk-testpmd", [card], nil, .network(card.answers)), ("passt", [card], nil, nil), ("vpp_main", [card], nil, nil),
+    ("ovs-vswitchd", [], nil, nil), ("ovs-vswitchd", [disk], nil, nil), ("ovs-vswitchd", [refusedCard], nil, nil),
+    // A QEMU that cannot be asked, behind one that could.
+    ("ovs-vswitchd", [], remembered, remembered), ("passt", [], remembered, nil),
+  ]
+  /// Whether QEMU has made the connection or the switch.
+  @Test(arguments: switches, [false, true]) func aServedNetworkIsFound(
+    _ it: (program: String, devices: [VhostUserDevice], kept: BackEnd?, found: BackEnd?), isAccepted: Bool
+  ) throws {
+    var process = Process()
+    for inode in UInt64(1)...2 { process.add(socket: inode, as: 20 + Int32(inode)) }
+    let words = "-chardev socket,id=c,path=/run/net\(isAccepted ? ",server=on" : "") -netdev vhost-user,id=n,chardev=c"
+    var sockets = isAccepted ? [Self.unix(1, "/run/net", to: 11), Self.unix(11, to: 1)] : [Self.unix(1, to: 11), Self.unix(11, "/run/net", to: 1)]
+    sockets += [Self.unix(2, to: 12), Self.unix(12, to: 2)]
+    var network = try process.network(words, unix: sockets)
+    #expect(network.outgoing.map { $0.socket?.descriptor } == [21] && network.listeners.allSatisfy { $0.connections.isEmpty })
+    try network.findBackEnds(
+      CommandLine(argv: ["qemu"] + words.split(separator: " ").map(String.init)), ObservedNetwork.numbers(process.descriptors), unix: sockets,
+      holder: { (it.program, $0 == 11 ? [11, 12] : [], false) }, version: { _ in nil }, devices: { it.devices }, kept: { $0 == 1 ? it.kept : nil })
+    #expect(network.outgoing[0].backEnd == it.found && network.unresolved.isEmpty == (it.found != nil))
+    #expect(network.inodes.isSuperset(of: [1, 2]) && network.servedDisks.allSatisfy { !$0.isNetwork })
+  }
+
+  /// The connection itself goes to the new QEMU, nothing that was opened over it, and the guest needs no stop of moult's own.
+  @Test(arguments: [false, true]) func aServedNetworkKeepsItsConnection(isAccepted: Bool) throws {
+    var observation = Fixture.observation(
+      Fixture.arguments + ["-chardev", "socket,id=c,path=/run/vm1/net\(isAccepted ? ",server=on" : "")", "-netdev", "vhost-user,id=n,chardev=c", "-device", "virtio-net-pci,netdev=n"])
+    observation.live.chardevs.append("c")
+    observation.live.anonymousDevices.append("virtio-net-pci")
+    let peer = try #require(observation.commandLine.outgoingConnections.first)
+    #expect(peer.isAccepted == isAccepted && peer.backEnd == .network)
+    var outgoing = ObservedNetwork.Outgoing(peer: peer, socket: .init(descriptor: 40, inode: 40))
+    (outgoing.backEnd, outgoing.channels) = (.network(Self.card.answers), [.init(descriptor: 41, inode: 41)])
+    observation.network.outgoing = [outgoing]
+    let plan = Fixture.plan(observation)
+    #expect(plan.rewiring.peers.map { [$0.source, $0.isSuccessor ? 1 : 0, $0.isRaw ? 1 : 0] } == [[40, 0, 0]])
+    #expect(!plan.rewiring.hasConnections && plan.servedDiskBlockers.isEmpty)
+    #expect(plan.steps.first { $0.name == .rewire }?.why == "1 live connection: the new QEMU gets the very one")
+    let entry = try #require(KeptAnswers.entry(observation.network))
+    #expect(KeptAnswers.backEnds(in: ["A=b", entry]) == [40: .network(Self.card.answers)])
+    #expect(KeptAnswers.without(["A=b", entry]) == ["A=b"])
+  }
+
+  @Test(arguments: ["", "40", "40=", "x=network-1-2-3-", "40=vhost-user-1-2-3-00", "40=network-1-2"])
+  func answersThatCannotBeReadAreNone(words: String) { #expect(KeptAnswers.backEnds(in: ["MOULT_BACK_ENDS=" + words]).isEmpty) }
 
   /// A VM with a connection that is carried over, one that begins anew, and one that is not made again.
   static func connected(root: String? = nil) -> UpgradePlan {

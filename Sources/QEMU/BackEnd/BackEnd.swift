@@ -5,18 +5,21 @@ public import Kernel
 /// What they say to each other is a protocol of which the program keeps the state: two QEMUs cannot speak to it at once. A
 /// new one is started with a stand-in in its place, and is given the running one's connection when it takes the guest over.
 public enum BackEnd: Sendable, Hashable {
-  public enum Kind: Sendable, Hashable { case tpm, vhostUser }
+  public enum Kind: Sendable, Hashable { case tpm, vhostUser, network }
 
   /// swtpm and its like, behind `-tpmdev emulator`.
   case tpm(TPMStandIn.Version)
   /// Who serves the rings of a disk: qemu-storage-daemon. Of others it is not known whether they serve a next connection.
   case vhostUser(VhostUserAnswers)
+  /// Who serves the rings of a network: a switch. It takes the memory of another QEMU over the connection that it has.
+  case network(VhostUserAnswers)
 
   /// As an argument of a command, and back.
   public var word: String {
     switch self {
     case .tpm(let version): Self.tpmPrefix + version.rawValue
     case .vhostUser(let answers): Self.vhostUserPrefix + answers.word
+    case .network(let answers): Self.networkPrefix + answers.word
     }
   }
 
@@ -25,6 +28,8 @@ public enum BackEnd: Sendable, Hashable {
       self = .tpm(version)
     } else if word.hasPrefix(Self.vhostUserPrefix), let answers = VhostUserAnswers(word: word.dropFirst(Self.vhostUserPrefix.count)) {
       self = .vhostUser(answers)
+    } else if word.hasPrefix(Self.networkPrefix), let answers = VhostUserAnswers(word: word.dropFirst(Self.networkPrefix.count)) {
+      self = .network(answers)
     } else {
       return nil
     }
@@ -32,6 +37,7 @@ public enum BackEnd: Sendable, Hashable {
 
   private static let tpmPrefix = "tpm-"
   private static let vhostUserPrefix = "vhost-user-"
+  private static let networkPrefix = "network-"
 
   /// Its memory of a connection cannot be taken over by another QEMU, but it begins anew with the next one when that has
   /// ended: to the same address, and with what the stand-in was told.
@@ -41,7 +47,7 @@ public enum BackEnd: Sendable, Hashable {
   public var connections: Int {
     switch self {
     case .tpm: 2
-    case .vhostUser(let answers): answers.hasChannel ? 2 : 1
+    case .vhostUser(let answers), .network(let answers): answers.hasChannel ? 2 : 1
     }
   }
 
@@ -49,7 +55,7 @@ public enum BackEnd: Sendable, Hashable {
   public func standIn() -> any BackEndStandIn {
     switch self {
     case .tpm(let version): TPMStandIn(version)
-    case .vhostUser(let answers): VhostUserStandIn(answers)
+    case .vhostUser(let answers), .network(let answers): VhostUserStandIn(answers)
     }
   }
 }

@@ -10,6 +10,8 @@ public struct VhostUserDevice: Sendable, Equatable {
   public var queues: Int
   /// Why it cannot be handed over.
   public var obstacle: String?
+  /// A network card, not a disk.
+  public var isNetwork = false
 }
 
 extension VhostUserDevice {
@@ -35,6 +37,32 @@ extension VhostUserDevice {
       found.append(device)
     }
     return found
+  }
+
+  /// Asks for the network cards among them.
+  /// - Parameter chardevs: those of the networks that back ends serve, by the networks' ids. No other card is asked for.
+  public static func networks(_ chardevs: [String: String], of monitor: QMPConnection) throws(Failure) -> [VhostUserDevice] {
+    var found: [VhostUserDevice] = []
+    for entry in chardevs.isEmpty ? [] : try monitor.execute("x-query-virtio").array ?? [] where entry["name"]?.string == "virtio-net" {
+      guard let path = entry["path"]?.string, let network = try monitor.execute("qom-get", ["path": .string(path), "property": "netdev"]).string,
+        let chardev = chardevs[network]
+      else { continue }
+      let status = try monitor.execute("x-query-virtio-status", ["path": .string(path)])
+      found.append(VhostUserDevice(network: path, chardev: chardev, status: status))
+    }
+    return found
+  }
+
+  init(network path: String, chardev: String, status: JSONValue) {
+    self.init(path: path, chardev: chardev, status: status)
+    isNetwork = true
+    if status["vhost-dev"] == nil {
+      obstacle = "the guest has not enabled it yet"
+    } else if obstacle == nil, let agreed = VirtioFeature.bits(status["guest-features"]), agreed & VirtioFeature.accessPlatform != 0 {
+      obstacle = "the back end asks QEMU where the guest's memory is (iommu_platform=on)"
+    } else if obstacle == nil, answers.offered != answers.protocolFeatures {
+      obstacle = "the back end keeps the guest's memory piece by piece (CONFIGURE_MEM_SLOTS)"
+    }
   }
 
   /// - Parameter status: the answer to `x-query-virtio-status`.

@@ -30,8 +30,12 @@ public struct VhostUserAnswers: Sendable, Hashable {
   /// - Returns: two messages; with the second one goes the descriptor that the new QEMU has sent. Without ``hasChannel`` there is none.
   public static func introduction(protocolFeatures: UInt64) -> (first: [UInt8], withDescriptor: [UInt8]) {
     func message(_ request: VhostUserStandIn.Request, _ body: [UInt8] = []) -> [UInt8] { VhostUserStandIn.message(request, flags: [], body) }
-    return (message(.setProtocolFeatures, VhostUserStandIn.bytes(protocolFeatures)) + message(.setOwner), message(.setBackEndRequestDescriptor))
+    return (message(.setProtocolFeatures, VhostUserStandIn.bytes(protocolFeatures)) + message(.setOwner), channelMessage)
   }
+
+  /// With it goes the descriptor that a new QEMU has sent its stand-in for the back end's requests. It is not answered, and the
+  /// back end closes what it has had.
+  public static var channelMessage: [UInt8] { VhostUserStandIn.message(.setBackEndRequestDescriptor, flags: [], []) }
 
   /// As an argument of a command, and back.
   var word: String {

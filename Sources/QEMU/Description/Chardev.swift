@@ -27,6 +27,10 @@ struct Chardev {
   /// All that it is for are the rings of a disk.
   var servesDisk: Bool { !consumers.isEmpty && consumers.allSatisfy { $0.hasPrefix("device ") && DeviceTable.isServedDisk(String($0.dropFirst("device ".count))) } }
 
+  /// All that it is for is a `-netdev`.
+  var servesNetwork: Bool { consumers == [Self.network] }
+  static let network = "netdev vhost-user"
+
   /// `host:port` of a TCP socket; of a UDP one `host:port` that it sends to, and `@host:port` that it is bound
   /// to if that is said, as in `-serial udp:`.
   var networkAddress: String {

@@ -153,9 +153,20 @@ extension Describer {
             kind, address, "the back end of vhost-user serves one QEMU at a time",
             "let QEMU connect to it by path=, without server= and reconnect=; or unplug the disk first (device_del, then chardev-remove)")
         }
+      } else if chardev.servesNetwork {
+        if path != nil, !isAbstract, parameters.isPlainSocket, parameters.reconnectMilliseconds == 0 {
+          bind(
+            kind, role, address, chardev.option, role == .listen ? .swap : .duplicate,
+            (role == .listen ? "the new QEMU listens behind the public name, then both are exchanged; it" : "the new QEMU")
+              + " gets the running one's connection: the back end does not notice", purpose: purpose)
+        } else {
+          refuse(
+            kind, address, "the back end of vhost-user serves one QEMU at a time",
+            "let QEMU connect to it, or listen for it, by path=, without reconnect=; or unplug the network first (device_del, netdev_del, chardev-remove)")
+        }
       } else {
         refuse(
-          kind, address, "the back end of vhost-user serves one QEMU at a time, and only that of a disk (vhost-user-blk) can be handed over yet",
+          kind, address, "the back end of vhost-user serves one QEMU at a time, and only those of disks (vhost-user-blk) and of -netdev can be handed over yet",
           "unplug the device first (device_del, then chardev-remove)")
       }
     } else if let fd = parameters["fd"] {

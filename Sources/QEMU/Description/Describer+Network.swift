@@ -15,7 +15,7 @@ extension Describer {
     case "vhost-user":
       // Its socket is the binding.
       if let chardev = parameters["chardev"] {
-        consume(chardev, by: "netdev vhost-user", option)
+        consume(chardev, by: option.name == "netdev" ? Chardev.network : "\(option.name) vhost-user", option)
       } else {
         block(option, "names no chardev", "check the command line: QEMU itself refuses it")
       }

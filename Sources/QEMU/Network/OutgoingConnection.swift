@@ -1,4 +1,5 @@
-/// A connection that the command line makes QEMU open to another program, for a character device or a network.
+/// A connection that the command line makes QEMU open to another program, for a character device or a network; or, to a back
+/// end, lets that make.
 public struct OutgoingConnection: Sendable, Hashable {
   public enum Peer: Sendable, Hashable {
     /// A unix socket with a path, as written.
@@ -26,6 +27,8 @@ public struct OutgoingConnection: Sendable, Hashable {
   public var reconnectMilliseconds: Int
   /// Of one to a back end, which speaks a protocol of its own with one QEMU.
   public var backEnd: BackEnd.Kind?
+  /// QEMU listens, at a path, and the other program makes the connection: of a network's back end only.
+  public var isAccepted = false
 
   public var reconnects: Bool { reconnectMilliseconds > 0 }
   /// Another address cannot stand for it, as QEMU comes back to it, and no mount can lie over it.
@@ -53,12 +56,16 @@ extension CommandLine {
       let parameters = option.parameters
       switch option.name {
       case "chardev":
-        guard parameters["backend"] == "socket", !parameters.isOn("server"), let id = parameters["id"],
-          !id.hasPrefix(TwinArguments.controlID), let peer = OutgoingConnection.Peer(parameters)
+        guard parameters["backend"] == "socket", let id = parameters["id"], !id.hasPrefix(TwinArguments.controlID),
+          let peer = OutgoingConnection.Peer(parameters)
         else { return nil }
+        let isAccepted = parameters.isOn("server")
+        if isAccepted {
+          guard backEndChardevs[id] == .network, case .path = peer else { return nil }
+        }
         return OutgoingConnection(
           option: index, peer: peer, user: .chardev(id), isRaw: parameters.isPlainSocket && !negotiated.contains(id),
-          reconnectMilliseconds: parameters.reconnectMilliseconds, backEnd: backEndChardevs[id])
+          reconnectMilliseconds: parameters.reconnectMilliseconds, backEnd: backEndChardevs[id], isAccepted: isAccepted)
       case "serial", "parallel", "monitor", "qmp", "qmp-pretty", "debugcon":
         guard let legacy = LegacySocket(option.value ?? ""), !legacy.parameters.isOn("server"), let peer = legacy.peer else { return nil }
         return OutgoingConnection(
@@ -81,6 +88,7 @@ extension CommandLine {
     let ids = options.compactMap { option -> (String, BackEnd.Kind)? in
       guard let chardev = option.parameters["chardev"] else { return nil }
       switch option.name {
+      case "netdev": return option.parameters["type"] == "vhost-user" ? (chardev, .network) : nil
       case "tpmdev": return option.parameters["type"] == "emulator" ? (chardev, .tpm) : nil
       case "device": return DeviceTable.isServedDisk(option.parameters["driver"] ?? "") ? (chardev, .vhostUser) : nil
       default: return nil

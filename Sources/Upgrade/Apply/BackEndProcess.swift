@@ -12,19 +12,27 @@ final class BackEndProcess {
 
   /// - Parameters:
   ///   - key: the VM's, for whoever lists processes.
-  ///   - listener: a listening unix socket, to which the new QEMU connects.
-  init(_ backEnd: BackEnd, key: String, listener: CInt) throws(Failure) {
+  ///   - meeting: where the new QEMU is met.
+  init(_ backEnd: BackEnd, key: String, _ meeting: Meeting) throws(Failure) {
     self.backEnd = backEnd
     let pair = try Channel()
     channel = pair.ours
     let program = try OwnedFD.open("/proc/self/exe", O_RDONLY, step: "open moult's own program")
-    let plan = ProcessPlan.moult(
-      program.raw, [StandInServer.command, "--", backEnd.word, key], environment: try ProcFS.environment(of: getpid()),
-      inherited: [
-        ProcessPlan.Inherited(source: pair.theirs.raw, number: StandInServer.Descriptor.channel),
-        ProcessPlan.Inherited(source: listener, number: StandInServer.Descriptor.listener),
-      ])
+    var arguments = [StandInServer.command, "--", backEnd.word, key]
+    var inherited = [ProcessPlan.Inherited(source: pair.theirs.raw, number: StandInServer.Descriptor.channel)]
+    switch meeting {
+    case .listener(let listener): inherited.append(ProcessPlan.Inherited(source: listener, number: StandInServer.Descriptor.listener))
+    case .path(let path): arguments.append(path)
+    }
+    let plan = ProcessPlan.moult(program.raw, arguments, environment: try ProcFS.environment(of: getpid()), inherited: inherited)
     process = try ProcessHandle(pid: try Sandbox.launch(SandboxPlan(), plan).pid)
+  }
+
+  enum Meeting {
+    /// A listening unix socket, to which it connects.
+    case listener(CInt)
+    /// Where it listens itself, by the path that it knows.
+    case path(String)
   }
 
   /// Lets it answer this process, and nobody else.
@@ -39,18 +47,18 @@ final class BackEndProcess {
   }
 
   /// The new QEMU's descriptors whose other ends are here, the connection first, then what was opened over it.
-  /// - Parameter name: the abstract name of the listener.
-  func numbers(in new: ProcessHandle, name: String) throws(Failure) -> [CInt] {
+  func numbers(in new: ProcessHandle) throws(Failure) -> [CInt] {
     let own = Set(try ProcFS.openDescriptors(of: process.pid).compactMap(\.socketInode))
     let table = try UnixSocketTable.read(networkOf: new.pid)
     let names = Dictionary(table.map { ($0.inode, $0.path) }) { first, _ in first }
     let peers = Dictionary(table.compactMap { entry in entry.peerInode.map { (entry.inode, $0) } }) { first, _ in first }
     let ends = try ProcFS.openDescriptors(of: new.pid).filter { $0.socketInode.flatMap { peers[$0] }.map(own.contains) ?? false }
-    func isConnection(_ end: OpenDescriptor) -> Bool { end.socketInode.flatMap { peers[$0] }.flatMap { names[$0] } == "@" + name }
+    // Whoever listened has a name; a pair has none.
+    func isConnection(_ end: OpenDescriptor) -> Bool { [end.socketInode, end.socketInode.flatMap { peers[$0] }].contains { $0.flatMap { names[$0] } ?? nil != nil } }
     return ends.filter(isConnection).map(\.number) + ends.filter { !isConnection($0) }.map(\.number)
   }
 
-  /// The other end of one of the new QEMU's that ``numbers(in:name:)`` has named, and the inode of its own.
+  /// The other end of one of the new QEMU's that ``numbers(in:)`` has named, and the inode of its own.
   func end(of number: CInt, in new: ProcessHandle) throws(Failure) -> (inode: UInt64, other: DescriptorBox) {
     guard let inode = try ProcFS.openDescriptors(of: new.pid).first(where: { $0.number == number })?.socketInode else {
       throw Failure(step: "find in the new QEMU", subject: "descriptor \(number)", reason: "it has been closed", hint: "try again")

@@ -5,6 +5,7 @@ import QEMU
 extension LinuxHost {
   public func prepareRewiring(_ plan: UpgradePlan) throws(Failure) -> [WiredMove] {
     guard let wiring, let newProcess else { return [] }
+    if plan.observation.network.outgoing.contains(where: { $0.peer.backEnd == .network }) { try mustMapElsewhere(newProcess) }
     let moves = try wiring.moves(in: newProcess, staged: { plan.stagedPath($0) }) { () throws(Failure) in
       _ = try self.command(.new, "query-status", nil)
     } isConnected: { chardev throws(Failure) in
@@ -14,6 +15,19 @@ extension LinuxHost {
     // Without them the new QEMU would take the clients for gone, should moult be killed.
     wiring.lifelines.forEach { guardian?.give(kept: $0) }
     return moves
+  }
+
+  /// A back end that goes on over its connection may tell one memory from another by its addresses alone
+  /// (`vhost_memory_changed` in DPDK's lib/vhost/vhost_user.c), and would go on with the old one.
+  private func mustMapElsewhere(_ newProcess: ProcessHandle) throws(Failure) {
+    guard let oldProcess else { return }
+    let old = Dictionary(try ProcFS.mappedFiles(of: oldProcess.pid).filter(\.isShared).map { ($0.start, $0) }) { first, _ in first }
+    guard let file = try ProcFS.mappedFiles(of: newProcess.pid).first(where: { new in
+      new.isShared && old[new.start].map { $0.inode != new.inode || $0.device != new.device } ?? false
+    }) else { return }
+    throw Failure(
+      step: "compare the memory of", subject: file.path, reason: "both QEMUs have other memory at the same address, where the back end of a network would not see the change",
+      hint: "try again: addresses are chosen at random, unless kernel.randomize_va_space is 0")
   }
 
   public func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String] {
@@ -27,7 +41,7 @@ extension LinuxHost {
   private func rewire(_ moves: [WiredMove], in newProcess: ProcessHandle, hasRun: Bool) throws(Failure) -> [String] {
     var lost: [String] = []
     for move in moves { try passOn(move) }
-    try connectSuccessors(moves, in: newProcess)
+    try introduce(moves, in: newProcess)
     // There is nothing to go back to.
     let isNeeded = hasRun || !isAlive(.old)
     try Transplant.perform(in: newProcess.pid, endsWithUs: !isNeeded, outlivesUs: isNeeded) { () throws(Failure) in
@@ -64,18 +78,22 @@ extension LinuxHost {
     return lost
   }
 
-  /// Connects the new QEMU's own connections that it does not use yet. By what the moves say alone: in a recovery there is
-  /// nothing else.
-  private func connectSuccessors(_ moves: [WiredMove], in newProcess: ProcessHandle) throws(Failure) {
-    for move in moves {
-      guard let succession = move.succession, try move.state(in: newProcess.pid, isGiven: move.isGiven(in: newProcess.pid)) == .pending else { continue }
+  /// Tells back ends what the new QEMU has told their stand-ins, over the connections that it does not use yet: those of its
+  /// own are made for that. By what the moves say alone: in a recovery there is nothing else.
+  private func introduce(_ moves: [WiredMove], in newProcess: ProcessHandle) throws(Failure) {
+    for move in moves where move.succession != nil || move.channel != nil {
+      guard try move.state(in: newProcess.pid, isGiven: move.isGiven(in: newProcess.pid)) == .pending else { continue }
       let socket = DescriptorBox(try newProcess.duplicate(descriptor: move.move.from))
       var channel: DescriptorBox?
-      if let inode = succession.channel {
+      if let inode = move.channel ?? move.succession?.channel {
         channel = wiring?.channels[inode]
         if channel == nil { channel = try BackEndProcess.otherEnd(of: inode, in: newProcess) }
       }
-      try succession.connect(socket.raw, channel: channel?.raw, networkOf: newProcess.pid)
+      if let succession = move.succession {
+        try succession.connect(socket.raw, channel: channel?.raw, networkOf: newProcess.pid)
+      } else if let channel {
+        try UnixMessage.send(VhostUserAnswers.channelMessage, descriptor: channel.raw, to: socket.raw)
+      }
     }
   }
 

@@ -22,8 +22,16 @@ final class PeerStandIn {
   ///   - index: among the VM's outgoing connections.
   ///   - id, key: of the upgrade, and of the VM.
   ///   - directory: for files that only the new QEMU is to see; nil for a trial, which needs none.
-  init(_ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, key: String, network pid: pid_t, directory: String?) throws(Failure) {
+  ///   - absolute: of a path of the command line.
+  init(
+    _ outgoing: ObservedNetwork.Outgoing, _ index: Int, id: String, key: String, network pid: pid_t, directory: String?, absolute: (String) -> String
+  ) throws(Failure) {
     self.outgoing = outgoing
+    if outgoing.peer.isAccepted, case .path(let written) = outgoing.peer.peer {
+      (substitution, redirection, listener) = (nil, nil, nil)
+      process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, .path(absolute(written))) }
+      return
+    }
     if outgoing.peer.reconnects, case .path = outgoing.peer.peer {
       (substitution, redirection, process) = (nil, nil, nil)
       // Else nobody answers there: the new QEMU waits as if the other program had gone.
@@ -44,7 +52,7 @@ final class PeerStandIn {
       let name = "moult-\(id)-peer\(index)"
       let made = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       standIn = .abstract(name)
-      process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, listener: made.raw) }
+      process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, .listener(made.raw)) }
       // The process has the only one: should it be killed, the new QEMU is not to wait for an answer.
       listener = process == nil ? made : nil
     case .port:
@@ -74,14 +82,14 @@ final class PeerStandIn {
 
   deinit { removeFile() }
 
-  /// The new QEMU's descriptors of its connections with ``process``: see ``BackEndProcess/numbers(in:name:)``.
+  /// The new QEMU's descriptors of its connections with ``process``: see ``BackEndProcess/numbers(in:)``.
   func numbers(in new: ProcessHandle, expected: Int) throws(Failure) -> [CInt] {
-    guard let process, case .abstract(let name) = substitution else { return [] }
-    let numbers = try process.numbers(in: new, name: name)
+    guard let process else { return [] }
+    let numbers = try process.numbers(in: new)
     if numbers.count == expected { return numbers }
     throw Failure(
       step: "find the new QEMU's connections to", subject: "the stand-in for \(outgoing.peer.text)",
-      reason: "there are \(numbers.count), and \(expected) of the running one's", hint: "does another program speak to @\(name)?")
+      reason: "there are \(numbers.count), and \(expected) of the running one's", hint: "does another program speak to the new QEMU?")
   }
 
   /// Takes the new QEMU's connection.

@@ -23,12 +23,13 @@ public enum StandInServer {
   /// - Parameters:
   ///   - word: ``BackEnd/word``.
   ///   - key: of the VM, for messages.
-  public static func serve(_ word: String, key: String) throws(Failure) {
+  ///   - path: where the new QEMU listens, as it knows it; nil if it connects to ``Descriptor/listener``.
+  public static func serve(_ word: String, key: String, path: String?) throws(Failure) {
     let subject = "\(word) of \(key)"
     guard let backEnd = BackEnd(word: word) else {
       throw Failure(step: "stand in for", subject: subject, reason: "no such back end is known", hint: "moult starts this by itself")
     }
-    for number in [Descriptor.channel, Descriptor.listener] {
+    for number in [Descriptor.channel] + (path == nil ? [Descriptor.listener] : []) {
       try valueOrErrno("stand in for", subject, hint: "moult starts this by itself") { fcntl(number, F_SETFD, FD_CLOEXEC) }
     }
     signal(SIGPIPE, SIG_IGN)
@@ -48,15 +49,40 @@ public enum StandInServer {
       }
     }
     reactor.add(Descriptor.channel, handler: hear)
-    reactor.add(Descriptor.listener) { () throws(Failure) in
-      let connection = DescriptorBox(try UnixSocket.accept(Descriptor.listener))
-      // It was told before the new QEMU started. Anybody can connect to an abstract name.
-      if client == nil, !isAlone { try hear() }
-      guard try UnixSocket.peerCredentials(connection.raw).pid == client else { return }
-      conversations.append(Conversation(backEnd.standIn(), connection, reactor))
+    if let path {
+      try hear()
+      if let client, let connection = try connection(to: path, of: client) { conversations.append(Conversation(backEnd.standIn(), connection, reactor)) }
+    } else {
+      reactor.add(Descriptor.listener) { () throws(Failure) in
+        let connection = DescriptorBox(try UnixSocket.accept(Descriptor.listener))
+        // It was told before the new QEMU started. Anybody can connect to an abstract name.
+        if client == nil, !isAlone { try hear() }
+        guard try UnixSocket.peerCredentials(connection.raw).pid == client else { return }
+        conversations.append(Conversation(backEnd.standIn(), connection, reactor))
+      }
     }
     _ = try reactor.wait(seconds: nil, step: "stand in for", subject: subject) { () throws(Failure) -> Bool? in
       isOver || isAlone && conversations.allSatisfy(\.isOver) ? true : nil
+    }
+  }
+
+  /// Connects to where the new QEMU listens, as soon as it does: in its own view, where a stage lies over the public name.
+  /// - Returns: nil if moult has something to say, or has ended, before that.
+  private static func connection(to path: String, of client: pid_t) throws(Failure) -> DescriptorBox? {
+    while true {
+      do throws(Failure) {
+        let file = try OwnedFD.resolving(path, inRoot: "/proc/\(client)/root")
+        // Before it has a view of its own, the name is the running QEMU's.
+        let isPublic = try Files.statusIfPresent(path)?.isSameFile(as: Files.status(of: file.raw)) ?? false
+        if !isPublic {
+          // It is listed where it is made.
+          let connection = try Namespaces.within(client, [.network]) { () throws(Failure) in DescriptorBox(try UnixSocket.unconnected()) }
+          try UnixSocket.connect(connection.raw, to: "/proc/self/fd/\(file.raw)")
+          if try UnixSocket.peerCredentials(connection.raw).pid == client { return connection }
+        }
+      } catch where [.noSuchFileOrDirectory, .connectionRefused, .noSuchProcess].contains(error.errno) {}
+      var word = pollfd(fd: Descriptor.channel, events: Int16(POLLIN), revents: 0)
+      if try valueOrErrno("wait for", path, { poll(&word, 1, 1) }) > 0 { return nil }
     }
   }
 

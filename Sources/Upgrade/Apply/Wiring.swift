@@ -60,7 +60,7 @@ final class Wiring {
       for _ in 0..<count { ports.append(try Port()) }
     }
     for (index, outgoing) in network.outgoing.enumerated() {
-      peers.append(try PeerStandIn(outgoing, index, id: id, key: plan.key, network: old.pid, directory: plan.isTrial ? nil : directory))
+      peers.append(try PeerStandIn(outgoing, index, id: id, key: plan.key, network: old.pid, directory: plan.isTrial ? nil : directory) { plan.observation.absolute($0) })
     }
   }
 
@@ -119,6 +119,7 @@ final class Wiring {
     // By the number of the real one.
     var accepted: [CInt: CInt] = [:]
     var successions: [CInt: BackEndSuccession] = [:]
+    var told: [CInt: UInt64] = [:]
     for (index, peer) in peers.enumerated() {
       let carried = rewiring.peers.filter { $0.outgoing == index }
       if let process = peer.process {
@@ -126,7 +127,10 @@ final class Wiring {
         let backEnd = network.outgoing[index].backEnd
         let numbers = try peer.numbers(in: new, expected: backEnd?.connections ?? carried.count)
         for (peer, number) in zip(carried, numbers) { accepted[peer.given] = number }
-        if let given = carried.first?.given { successions[given] = try succession(of: network.outgoing[index], process, numbers, new) }
+        if let given = carried.first?.given, let backEnd, case .tpm = backEnd {} else if let given = carried.first?.given {
+          let channel = try channel(process, numbers, new)
+          if case .network? = backEnd { told[given] = channel } else { successions[given] = succession(of: network.outgoing[index], channel) }
+        }
         continue
       }
       guard let (end, number) = try peer.accept(new, isConnected: isConnected) else { continue }
@@ -149,7 +153,7 @@ final class Wiring {
       moves.append(
         WiredMove(
           move: .init(from: given, to: standIn), identity: identity, standIn: other, what: what, isConnection: connection != nil,
-          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing, former: former, succession: successions[given]))
+          source: connection, isFramed: isFramed, isWatchedByRing: isWatchedByRing, former: former, succession: successions[given], channel: told[given]))
     }
     for queue in rewiring.queues { try add(queue.given, queue.standIn, "the tap \(queue.interface)") }
     let substitution = substitution
@@ -215,16 +219,16 @@ final class Wiring {
   }
 
   /// - Parameter numbers: of the new QEMU's connections with the stand-in, the second one for the back end's requests.
-  private func succession(
-    of outgoing: ObservedNetwork.Outgoing, _ standIn: BackEndProcess, _ numbers: [CInt], _ new: ProcessHandle
-  ) throws(Failure) -> BackEndSuccession? {
+  private func channel(_ standIn: BackEndProcess, _ numbers: [CInt], _ new: ProcessHandle) throws(Failure) -> UInt64? {
+    guard let number = numbers.dropFirst().first else { return nil }
+    let (inode, end) = try standIn.end(of: number, in: new)
+    channels[inode] = end
+    return inode
+  }
+
+  private func succession(of outgoing: ObservedNetwork.Outgoing, _ channel: UInt64?) -> BackEndSuccession? {
     guard case .vhostUser(let answers) = outgoing.backEnd, let path = outgoing.path, let listener = outgoing.listener else { return nil }
-    var succession = BackEndSuccession(path: path, listener: listener, protocolFeatures: answers.offered)
-    if let number = numbers.dropFirst().first {
-      let (inode, end) = try standIn.end(of: number, in: new)
-      (succession.channel, channels[inode]) = (inode, end)
-    }
-    return succession
+    return BackEndSuccession(path: path, listener: listener, protocolFeatures: answers.offered, channel: channel)
   }
 
   /// Makes a connection to the new QEMU that stands for a live one, and finds its end there.
@@ -315,6 +319,9 @@ public struct WiredMove: Sendable, Equatable, Codable {
   public var former: Former?
   /// It is another connection than the old QEMU's, which must have ended for this one to be served.
   public var succession: BackEndSuccession?
+  /// The new QEMU's end of what it has sent for the requests of a back end that goes on over this connection: the back end must
+  /// be given the other one (``BackEndSuccession/channel``). Nil if there is none.
+  public var channel: UInt64?
 
   public struct Former: Sendable, Equatable, Codable {
     public var descriptor: CInt

@@ -8,13 +8,16 @@ extension ObservedNetwork {
   ///   - numbers: the running QEMU's descriptors by their sockets.
   ///   - holder: of the process that has the socket with this inode, the name of its program, all its sockets, and whether it is stopped.
   ///   - version: of the TPM behind a device of this driver; nil if that cannot be told.
-  ///   - disks: those that back ends serve.
+  ///   - devices: those that back ends serve.
+  ///   - kept: what the back end behind the connection with this inode has said to a QEMU before this one.
   mutating func findBackEnds(
     _ commandLine: CommandLine, _ numbers: [UInt64: CInt], unix: [UnixSocketEntry],
     holder: (UInt64) throws(Failure) -> (program: String, sockets: Set<UInt64>, isStopped: Bool),
-    version: (String) throws(Failure) -> TPMStandIn.Version?, disks: () throws(Failure) -> [VhostUserDevice]
+    version: (String) throws(Failure) -> TPMStandIn.Version?, devices: () throws(Failure) -> [VhostUserDevice],
+    kept: (UInt64) -> BackEnd? = { _ in nil }
   ) throws(Failure) {
-    if outgoing.contains(where: { $0.peer.backEnd == .vhostUser }) { servedDisks = try disks() }
+    let devices = outgoing.contains { $0.peer.backEnd == .vhostUser || $0.peer.backEnd == .network } ? try devices() : []
+    servedDisks = devices.filter { !$0.isNetwork }
     for (index, found) in outgoing.enumerated() {
       guard let kind = found.peer.backEnd else { continue }
       func refuse(_ why: String) { unresolved.append((commandLine.options[found.peer.option].text, why)) }
@@ -66,6 +69,24 @@ extension ObservedNetwork {
           continue
         }
         outgoing[index].backEnd = .vhostUser(disk.answers)
+      case .network:
+        guard Self.keepers.contains(program) else {
+          refuse("whether its back end (\(program)) takes another QEMU's memory over the connection that it has is not known; \(Self.keepers.joined(separator: ", ")) do, which are made with DPDK")
+          continue
+        }
+        if let told = kept(socket.inode) {
+          outgoing[index].backEnd = told
+          continue
+        }
+        guard case .chardev(let id) = found.peer.user, let card = devices.first(where: { $0.isNetwork && $0.chardev == id }) else {
+          refuse(Self.untold)
+          continue
+        }
+        if let obstacle = card.obstacle {
+          refuse(obstacle)
+          continue
+        }
+        outgoing[index].backEnd = .network(card.answers)
       }
     }
   }
@@ -75,6 +96,10 @@ extension ObservedNetwork {
 
   /// Programs that were seen to serve one connection after the other.
   private static let successionPrograms = ["qemu-storage-daemon"]
+  /// Programs that were seen to take the memory of another QEMU over the connection that they have, when no ring runs. DPDK
+  /// forgets where a ring is when it is stopped (GET_VRING_BASE, `vring_invalidate` in its lib/vhost/vhost_user.c, 19.11 to
+  /// 26.07); passt and qemu-storage-daemon do not, and give up.
+  private static let keepers = ["ovs-vswitchd", "ovs-vswitchd-dpdk", "dpdk-testpmd"]
 }
 
 extension ObservedNetwork {
@@ -82,6 +107,7 @@ extension ObservedNetwork {
   mutating func findBackEnds(
     _ commandLine: CommandLine, _ descriptors: [OpenDescriptor], unix: [UnixSocketEntry], pid: pid_t, _ monitor: QMPConnection
   ) throws(Failure) {
+    let kept = KeptAnswers.backEnds(in: try ProcFS.environment(of: pid))
     try findBackEnds(commandLine, Self.numbers(descriptors), unix: unix) { inode throws(Failure) in
       guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return ("unknown", [], false) }
       let sockets = Set(try ProcFS.openDescriptors(of: holder.pid).compactMap(\.socketInode))
@@ -89,14 +115,26 @@ extension ObservedNetwork {
       return (program, sockets, try ["T", "t"].contains(ProcFS.status(holder.pid).state))
     } version: { driver throws(Failure) in
       try TPMStandIn.Version(driver: driver, monitor)
-    } disks: { () throws(Failure) in
+    } devices: { () throws(Failure) in
       guard let version = monitor.version, VhostUserDevice.isTold(by: version) else { return [] }
-      return try VhostUserDevice.disks(of: monitor)
+      return try VhostUserDevice.disks(of: monitor) + VhostUserDevice.networks(commandLine.networkChardevs, of: monitor)
+    } kept: { inode in
+      monitor.version.map(VhostUserDevice.isTold) ?? false ? nil : kept[inode]
     }
   }
 }
 
 extension CommandLine {
+  /// The character devices of networks that back ends serve, by the networks' ids.
+  var networkChardevs: [String: String] {
+    Dictionary(
+      options.compactMap { option in
+        guard option.name == "netdev", option.parameters["type"] == "vhost-user", let id = option.parameters["id"] else { return nil }
+        return option.parameters["chardev"].map { (id, $0) }
+      }
+    ) { first, _ in first }
+  }
+
   /// Of the device that is the guest's TPM; there is one at most.
   var tpmDriver: String? { options.first { $0.name == "device" && $0.parameters["tpmdev"] != nil }?.parameters["driver"] }
 }

@@ -23,11 +23,15 @@ extension ObservedNetwork {
       switch peer.peer {
       case .path(let path):
         let there = try locate(path)
-        found.path = there?.path
         // The name is as the other program gave it to bind(2); the file is the same one.
         func isThere(_ entry: UnixSocketEntry) -> Bool { entry.path == path || (there?.status).map(entry.isBound) ?? false }
-        found.listener = unix.first { $0.state == .listening && isThere($0) }?.inode
-        candidates = unixSockets(isThere)
+        if peer.isAccepted {
+          candidates = unix.filter { $0.state == .established && isThere($0) && isOwn($0.inode) }.map(\.inode)
+        } else {
+          found.path = there?.path
+          found.listener = unix.first { $0.state == .listening && isThere($0) }?.inode
+          candidates = unixSockets(isThere)
+        }
       case .abstract(let name): candidates = unixSockets { $0.path == "@" + name }
       case .port(let port, let host):
         let all = internet.filter { $0.transport == .tcp && !$0.isListening && $0.remote.port == port && isOwn($0.inode) }

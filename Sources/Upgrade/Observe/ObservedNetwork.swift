@@ -104,8 +104,11 @@ extension ObservedNetwork {
     locate: (String) throws(Failure) -> (path: String, status: FileStatus)? = { _ in nil }
   ) throws(Failure) {
     let numbers = Self.numbers(descriptors)
+    let accepted = Set(commandLine.outgoingConnections.filter(\.isAccepted).map(\.option))
     for endpoint in commandLine.networkEndpoints {
-      let listener = Self.listener(endpoint, numbers, internet: internet, unix: unix)
+      var listener = Self.listener(endpoint, numbers, internet: internet, unix: unix)
+      // What comes there is one of those that QEMU has with other programs, whoever makes it.
+      if accepted.contains(endpoint.option) { listener.connections = [] }
       // A path is looked after by the names; only its connections matter here.
       if listener.sockets.isEmpty, case .path = endpoint.name { continue }
       if listener.sockets.isEmpty {

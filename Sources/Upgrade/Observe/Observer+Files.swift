@@ -36,7 +36,7 @@ extension Observer {
     for binding in description.bindings where binding.handover == .swap {
       guard seen.insert(binding.address).inserted else { continue }
       switch binding.kind {
-      case .unixSocket: try add(.socket, binding.address)
+      case .unixSocket, .vhostUser: try add(.socket, binding.address)
       case .pidfile: try add(.pidfile, binding.address)
       default: continue
       }

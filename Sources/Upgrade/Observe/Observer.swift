@@ -257,6 +257,9 @@ public enum Observer {
       if count > 0 { clients[name.path] = count }
     }
     if let exports = network.exports, exports.clients > 0 { clients[exports.address] = exports.clients }
+    for outgoing in network.outgoing where outgoing.peer.isAccepted && outgoing.carried != nil {
+      if case .path(let path) = outgoing.peer.peer { clients[absolute(path)] = nil }
+    }
     for listener in network.listeners {
       if case .path(let path) = listener.endpoint.name {
         if listener.carried != nil { clients[absolute(path)] = nil }

@@ -182,7 +182,8 @@ enum LaunchPlan {
     inherited: [ProcessPlan.Inherited]
   ) -> ProcessPlan {
     let (words, started) = (arguments(plan), arguments(plan, network: network))
-    var environment = KeptWords.without(attributes.environment)
+    var environment = KeptAnswers.without(KeptWords.without(attributes.environment))
+    if let answers = KeptAnswers.entry(plan.observation.network) { environment.append(answers) }
     if started != words { environment.append(KeptWords.entry(words, started: started)) }
     return ProcessPlan(
       executable: .path(plan.request.binary), arguments: started, environment: environment,

@@ -75,7 +75,9 @@ public struct Rewiring: Sendable, Equatable {
     for (index, outgoing) in network.outgoing.enumerated() {
       guard outgoing.carried != nil else { continue }
       let isSuccessor = outgoing.backEnd?.servesSuccessors ?? false
-      for (channel, socket) in outgoing.connections.prefix(isSuccessor ? 1 : .max).enumerated() {
+      // The channels of others are the new QEMU's own.
+      let isTPM = if case .tpm? = outgoing.backEnd { true } else { false }
+      for (channel, socket) in outgoing.connections.prefix(isTPM ? .max : 1).enumerated() {
         peers.append(
           Peer(
             outgoing: index, channel: channel, isSuccessor: isSuccessor, isRaw: outgoing.backEnd == nil, source: socket.descriptor, given: take()))

@@ -8,9 +8,10 @@ struct StandIn: ParsableCommand {
 
   @Argument var backEnd: String
   @Argument var key: String
+  @Argument var path: String?
 
   func run() throws {
-    do { try StandInServer.serve(backEnd, key: key) } catch {
+    do { try StandInServer.serve(backEnd, key: key, path: path) } catch {
       Output.failure(error)
       throw ExitStatus.failed.code
     }
