@@ -8,6 +8,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 #include <linux/if_tun.h>
+#include <linux/vhost.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -42,6 +43,8 @@ int moult_tap_interface(int descriptor, char *name, unsigned *flags) {
 }
 
 int moult_tap_namespace(int descriptor) { return ioctl(descriptor, TUNGETDEVNETNS); }
+
+int moult_set_guest_cid(int device, uint64_t cid) { return ioctl(device, VHOST_VSOCK_SET_GUEST_CID, &cid); }
 
 int moult_frame_socket(const char *interface) {
   int frames = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);

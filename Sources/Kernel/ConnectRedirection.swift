@@ -1,5 +1,29 @@
 import Glibc
 
+/// A system call of a program that is led elsewhere while it starts. Pure; see ``TracedStart``.
+public enum CallRedirection: Sendable, Equatable {
+  case connect(ConnectRedirection)
+  case control(ControlRedirection)
+}
+
+/// An ioctl(2) of a program that is given another argument. Pure; see ``TracedStart``.
+public struct ControlRedirection: Sendable, Equatable {
+  public var descriptor: CInt
+  public var request: UInt32
+  /// What the call's pointer leads to, and what it is to lead to: of the same length.
+  public var argument: [UInt8]
+  public var replacement: [UInt8]
+
+  /// A vsock device's CID: see ``VhostVsock/setCID``.
+  public init(cid: UInt32, of device: CInt, becomes other: UInt32) {
+    self.init(descriptor: device, request: VhostVsock.setCID, argument: SocketDump.bytes(UInt64(cid)), replacement: SocketDump.bytes(UInt64(other)))
+  }
+
+  init(descriptor: CInt, request: UInt32, argument: [UInt8], replacement: [UInt8]) {
+    (self.descriptor, self.request, self.argument, self.replacement) = (descriptor, request, argument, replacement)
+  }
+}
+
 /// A connection of a program that is led elsewhere: what its connect(2) is given instead. Pure; see ``TracedStart``.
 public struct ConnectRedirection: Sendable, Equatable {
   public enum Target: Sendable, Hashable {
@@ -65,8 +89,11 @@ public struct ConnectRedirection: Sendable, Equatable {
 
   /// Which of several leads a connection: each at first leads one. One that is made again goes where it went.
   /// - Parameter led: those that have led one.
-  public static func choose(_ redirections: [ConnectRedirection], led: Set<Int>, for address: [UInt8]) -> (index: Int, address: [UInt8])? {
-    let fitting = redirections.enumerated().compactMap { index, redirection in redirection.replacement(for: address).map { (index: index, address: $0) } }
+  public static func choose(_ redirections: [CallRedirection], led: Set<Int>, for address: [UInt8]) -> (index: Int, address: [UInt8])? {
+    let fitting = redirections.enumerated().compactMap { index, redirection -> (index: Int, address: [UInt8])? in
+      guard case .connect(let redirection) = redirection else { return nil }
+      return redirection.replacement(for: address).map { (index, $0) }
+    }
     return fitting.first { !led.contains($0.index) } ?? fitting.last
   }
 }

@@ -2,12 +2,12 @@ import CKernel
 import Glibc
 import SystemPackage
 
-/// The start of a process, up to the moment when certain connections have been made: they are led to other addresses
-/// (``ConnectRedirection``), and it does not notice.
+/// The start of a process, up to the moment when certain calls have been made: connections are led to other addresses
+/// (``ConnectRedirection``), ioctls get another argument (``ControlRedirection``), and it does not notice.
 ///
-/// All its threads are traced from its execve(2) on (ptrace(2)). At the beginning of a connect(2) that is to be led elsewhere the
-/// thread's registers are pointed at another address, which lies below its stack, and put back at the call's end: nothing of
-/// the process's memory is changed. It is let go as soon as each connection has been made once. If this process is killed before, the
+/// All its threads are traced from its execve(2) on (ptrace(2)). At the beginning of a call that is to be led elsewhere the
+/// thread's registers are pointed at another argument, which lies below its stack, and put back at the call's end: nothing of
+/// the process's memory is changed. It is let go as soon as each of the calls has been made once. If this process is killed before, the
 /// kernel ends the other one (PTRACE_O_EXITKILL). On x86-64 only.
 public final class TracedStart {
   /// A call that was led elsewhere, until it ends.
@@ -17,7 +17,7 @@ public final class TracedStart {
   }
 
   private let pid: pid_t
-  private let redirections: [ConnectRedirection]
+  private let redirections: [CallRedirection]
   private var threads: Set<pid_t>
   /// By their thread.
   private var calls: [pid_t: Call] = [:]
@@ -25,11 +25,11 @@ public final class TracedStart {
   private var isOver = false
 
   /// - Parameter pid: a process that has not begun its program yet.
-  public init(_ pid: pid_t, _ redirections: [ConnectRedirection]) throws(Failure) {
+  public init(_ pid: pid_t, _ redirections: [CallRedirection]) throws(Failure) {
     #if !arch(x86_64)
       throw Failure(
-        step: "trace process", subject: "\(pid)", reason: "connections can be led elsewhere on x86-64 only",
-        hint: "give the VM unix sockets with paths to connect to")
+        step: "trace process", subject: "\(pid)", reason: "calls can be led elsewhere on x86-64 only",
+        hint: "give the VM unix sockets with paths to connect to, and no vsock device")
     #endif
     self.pid = pid
     self.redirections = redirections
@@ -44,7 +44,7 @@ public final class TracedStart {
     }
   }
 
-  /// Lets the process run until each connection has been made, and lets go of it.
+  /// Lets the process run until each of the calls has been made, and lets go of it.
   /// - Parameters:
   ///   - seconds: how long it may take.
   ///   - describe: a redirection in words, for a failure.
@@ -61,7 +61,7 @@ public final class TracedStart {
       moult_trace_reports_close(reports)
     }
     do throws(Failure) {
-      _ = try reactor.wait(seconds: seconds, step: "await connections of", subject: "process \(pid)") { () throws(Failure) -> Bool? in
+      _ = try reactor.wait(seconds: seconds, step: "await calls of", subject: "process \(pid)") { () throws(Failure) -> Bool? in
         for _ in 0..<Self.turns {
           if isDone { return true }
           if try !takeReports() { return nil }
@@ -73,7 +73,7 @@ public final class TracedStart {
     } catch where error.errno == .timedOut {
       let missing = redirections.indices.filter { !led.contains($0) }.map(describe).joined(separator: ", ")
       throw Failure(
-        step: "await the connection to", subject: missing, errno: .timedOut, reason: "the program does not connect there",
+        step: "await", subject: missing, errno: .timedOut, reason: "the program does not get to it",
         hint: "if the address is a name, it may lead nowhere now")
     }
     try letGo(reactor)
@@ -114,7 +114,7 @@ public final class TracedStart {
       throw Failure(step: "start process", subject: "\(pid)", errno: .noSuchProcess, reason: "it has ended")
     case moult_trace_cloned: threads.insert(pid_t(report.detail))
     case moult_trace_signal: return report.detail
-    case moult_trace_syscall: try lead(thread)
+    case moult_trace_syscall: try follow(thread)
     default: break
     }
     return 0
@@ -128,37 +128,61 @@ public final class TracedStart {
   }
 
   /// At the beginning or the end of a call.
-  private func lead(_ thread: pid_t) throws(Failure) {
+  private func follow(_ thread: pid_t) throws(Failure) {
     var call = moult_syscall()
     if moult_trace_get_syscall(thread, &call) != 0 {
       if errno == ESRCH { return }
       throw Failure(step: "read the system call of process", subject: "\(pid)", errno: Errno(rawValue: errno))
     }
     if call.is_entry != 0 {
-      if call.number == Self.connect { try begin(thread, call) }
+      switch call.number {
+      case Self.connect: try connect(thread, call)
+      case Self.ioctl: try control(thread, call)
+      default: break
+      }
     } else if let begun = calls.removeValue(forKey: thread) {
       try finish(thread, begun, call.result)
     }
   }
 
+  private static let ioctl: UInt64 = 16
   private static let connect: UInt64 = 42
 
-  private func begin(_ thread: pid_t, _ call: moult_syscall) throws(Failure) {
+  private func connect(_ thread: pid_t, _ call: moult_syscall) throws(Failure) {
     let (descriptor, length) = (CInt(truncatingIfNeeded: call.arguments.0), Int(CInt(truncatingIfNeeded: call.arguments.2)))
-    guard (3...MemoryLayout<sockaddr_storage>.size).contains(length) else { return }
-    var address = [UInt8](repeating: 0, count: length)
-    // What cannot be read the kernel will not read either.
-    guard moult_trace_read(thread, call.arguments.1, &address, length) == length,
+    guard (3...MemoryLayout<sockaddr_storage>.size).contains(length), let address = bytes(thread, call.arguments.1, length),
       let choice = ConnectRedirection.choose(redirections, led: led, for: address), try isStream(descriptor)
     else { return }
+    try lead(thread, choice.index, to: choice.address) { registers, place in
+      (registers.rsi, registers.rdx) = (place, UInt64(choice.address.count))
+    }
+  }
+
+  private func control(_ thread: pid_t, _ call: moult_syscall) throws(Failure) {
+    for (index, redirection) in redirections.enumerated() {
+      guard case .control(let control) = redirection, control.descriptor == CInt(truncatingIfNeeded: call.arguments.0),
+        control.request == UInt32(truncatingIfNeeded: call.arguments.1), bytes(thread, call.arguments.2, control.argument.count) == control.argument
+      else { continue }
+      return try lead(thread, index, to: control.replacement) { registers, place in registers.rdx = place }
+    }
+  }
+
+  /// Nil of what cannot be read: the kernel will not read it either.
+  private func bytes(_ thread: pid_t, _ address: UInt64, _ count: Int) -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: count)
+    return moult_trace_read(thread, address, &bytes, count) == count ? bytes : nil
+  }
+
+  /// - Parameter point: makes the call's arguments lead to that place.
+  private func lead(_ thread: pid_t, _ redirection: Int, to argument: [UInt8], _ point: (inout moult_registers, UInt64) -> Void) throws(Failure) {
     var registers = moult_registers()
     try valueOrErrno("read registers of process", "\(pid)") { moult_trace_get_registers(thread, &registers) }
-    calls[thread] = Call(redirection: choice.index, registers: registers)
+    calls[thread] = Call(redirection: redirection, registers: registers)
     // Below the 128 bytes that belong to the function under way (System V ABI, "red zone").
-    let place = (registers.rsp - 128 - UInt64(choice.address.count)) & ~15
-    let written = try valueOrErrno("write memory of process", "\(pid)") { moult_trace_write(thread, place, choice.address, choice.address.count) }
-    if written != choice.address.count { throw Failure(step: "write memory of process", subject: "\(pid)", reason: "its stack has no room") }
-    (registers.rsi, registers.rdx) = (place, UInt64(choice.address.count))
+    let place = (registers.rsp - 128 - UInt64(argument.count)) & ~15
+    let written = try valueOrErrno("write memory of process", "\(pid)") { moult_trace_write(thread, place, argument, argument.count) }
+    if written != argument.count { throw Failure(step: "write memory of process", subject: "\(pid)", reason: "its stack has no room") }
+    point(&registers, place)
     try valueOrErrno("set registers of process", "\(pid)") { moult_trace_set_registers(thread, &registers) }
   }
 
@@ -169,10 +193,10 @@ public final class TracedStart {
     try valueOrErrno("set registers of process", "\(pid)") { moult_trace_set_registers(thread, &registers) }
     // A signal came: the call begins anew (ERESTARTSYS and its like, which no program sees).
     if (-516...(-512)).contains(result) || result == -Int64(EINTR) { return }
-    guard result == 0 || result == -Int64(EINPROGRESS) else {
+    // Of an ioctl the program itself says why it failed.
+    if case .connect(let redirection) = redirections[begun.redirection], result != 0, result != -Int64(EINPROGRESS) {
       throw Failure(
-        step: "lead a connection of process \(pid) to", subject: "\(redirections[begun.redirection].standIn)",
-        errno: Errno(rawValue: CInt(truncatingIfNeeded: -result)),
+        step: "lead a connection of process \(pid) to", subject: "\(redirection.standIn)", errno: Errno(rawValue: CInt(truncatingIfNeeded: -result)),
         hint: "of an IPv6 socket the kernel may refuse it: look at /proc/sys/net/ipv6/bindv6only")
     }
     led.insert(begun.redirection)

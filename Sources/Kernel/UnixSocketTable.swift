@@ -1,6 +1,4 @@
-import CKernel
 import Glibc
-import SystemPackage
 
 /// One unix socket of a network namespace (sock_diag(7)).
 public struct UnixSocketEntry: Sendable, Equatable {
@@ -49,72 +47,27 @@ public enum UnixSocketTable {
     // The socket belongs to the namespace it was made in, wherever its owner goes then.
     let socket: OwnedFD
     if let pid {
-      socket = try Namespaces.within(pid, [.network]) { () throws(Failure) in try open() }
+      socket = try Namespaces.within(pid, [.network]) { () throws(Failure) in try SocketDump.open() }
     } else {
-      socket = try open()
+      socket = try SocketDump.open()
     }
-    let raw = socket.raw
-    let request = Self.request
-    try valueOrErrno("ask for unix sockets", "") { send(raw, request, request.count, 0) }
-    var entries: [UnixSocketEntry] = []
-    var buffer = [UInt8](repeating: 0, count: 65536)
-    while true {
-      let size = try valueOrErrno("read unix sockets", "") { recv(raw, &buffer, buffer.count, 0) }
-      let (part, done) = try parse(buffer[..<size])
-      entries += part
-      if done || size == 0 { return entries }
-    }
+    return try SocketDump.read(request, from: socket.raw, family).compactMap { entry($0[...]) }
   }
 
-  private static func open() throws(Failure) -> OwnedFD {
-    OwnedFD(
-      try valueOrErrno("open socket for", "sock_diag") {
-        socket(AF_NETLINK, CInt(SOCK_RAW.rawValue | SOCK_CLOEXEC.rawValue), 4 /* NETLINK_SOCK_DIAG */)
-      })
-  }
+  private static let family = (name: "unix sockets", module: "unix_diag")
 
-  /// A dump request: nlmsghdr and unix_diag_req, asking for name, file, peer and queues of all states.
+  /// unix_diag_req, asking for name, file, peer and queues of all states.
   static var request: [UInt8] {
-    var bytes: [UInt8] = []
-    func append(_ value: some FixedWidthInteger) { withUnsafeBytes(of: value) { bytes.append(contentsOf: $0) } }
-    append(UInt32(40))  // length
-    append(UInt16(20))  // SOCK_DIAG_BY_FAMILY
-    append(UInt16(0x301))  // NLM_F_REQUEST | NLM_F_DUMP
-    append(UInt32(1))  // sequence
-    append(UInt32(0))  // port
-    append(UInt8(AF_UNIX))
-    append(UInt8(0))
-    append(UInt16(0))
-    append(UInt32.max)  // every state
-    append(UInt32(0))  // every inode
-    append(UInt32(0x01 | 0x02 | 0x04 | 0x10))  // UDIAG_SHOW_NAME, _VFS, _PEER, _RQLEN
-    append(UInt32.max)  // no cookie
-    append(UInt32.max)
-    return bytes
+    [UInt8(AF_UNIX), 0] + SocketDump.bytes(UInt16(0))
+      + SocketDump.bytes(UInt32.max) + SocketDump.bytes(UInt32(0))  // every state, every inode
+      + SocketDump.bytes(UInt32(0x01 | 0x02 | 0x04 | 0x10))  // UDIAG_SHOW_NAME, _VFS, _PEER, _RQLEN
+      + SocketDump.bytes(UInt64.max)  // no cookie
   }
 
   /// Parses one datagram of answers. `done` once the dump's end was seen.
   static func parse(_ datagram: ArraySlice<UInt8>) throws(Failure) -> (entries: [UnixSocketEntry], done: Bool) {
-    var entries: [UnixSocketEntry] = []
-    var rest = datagram
-    while rest.count >= 16 {
-      let length = Int(rest.integer(at: 0, as: UInt32.self))
-      let type = rest.integer(at: 4, as: UInt16.self)
-      guard length >= 16, length <= rest.count else { break }
-      let body = rest.dropFirst(16).prefix(length - 16)
-      switch type {
-      case 3: return (entries, true)  // NLMSG_DONE
-      case 2:  // NLMSG_ERROR
-        let code = body.count >= 4 ? -body.integer(at: 0, as: Int32.self) : EIO
-        throw Failure(
-          step: "ask the kernel for unix sockets", subject: "", errno: Errno(rawValue: code),
-          hint: code == ENOENT ? "the kernel's module unix_diag is not there: modprobe unix_diag" : nil)
-      case 20: if let entry = entry(body) { entries.append(entry) }
-      default: break
-      }
-      rest = rest.dropFirst((length + 3) & ~3)
-    }
-    return (entries, false)
+    let (bodies, done) = try SocketDump.parse(datagram, family)
+    return (bodies.compactMap(entry), done)
   }
 
   private static func entry(_ body: ArraySlice<UInt8>) -> UnixSocketEntry? {
@@ -149,18 +102,5 @@ public enum UnixSocketTable {
       rest = rest.dropFirst((length + 3) & ~3)
     }
     return entry
-  }
-}
-
-extension ArraySlice<UInt8> {
-  func byte(at offset: Int) -> UInt8 { self[startIndex + offset] }
-
-  /// A number in the host's byte order, as netlink has them.
-  func integer<Value: FixedWidthInteger>(at offset: Int, as type: Value.Type) -> Value {
-    var value = Value()
-    Swift.withUnsafeMutableBytes(of: &value) { room in
-      for index in room.indices { room[index] = self[startIndex + offset + index] }
-    }
-    return value
   }
 }

@@ -24,9 +24,6 @@ extension FailureTests {
       Feature(arguments: ["-serial", "stdio"], words: ["stdio"], launcher: ["bash", "-c", "exec \"$@\" </dev/ptmx", "bash"]),
       Feature(arguments: ["-virtfs", "local,path=/tmp,mount_tag=t,security_model=none"], words: ["virtfs"]),
       Feature(arguments: ["-snapshot"], words: ["-snapshot"]),
-      Feature(
-        arguments: ["-device", "vhost-vsock-pci,guest-cid=4711"], words: ["vsock"],
-        condition: access("/dev/vhost-vsock", R_OK | W_OK) == 0),
     ]
 
     @Test(arguments: features.filter(\.condition))

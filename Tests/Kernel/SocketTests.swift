@@ -149,6 +149,23 @@ func removeTree(_ path: String) {
   }
 }
 
+@Suite struct VsockTableTests {
+  /// vsock_diag_msg: family, type, state, shutdown; both ends, the inode, a cookie.
+  static func socket(_ state: UInt8, to cid: UInt32, inode: UInt32 = 7) -> [UInt8] {
+    var bytes: [UInt8] = [40, 1, state, 0]
+    for number in [UInt32.max, 5000, cid, 9, inode, 0, 0] { withUnsafeBytes(of: number) { bytes += $0 } }
+    return bytes
+  }
+
+  /// Listening, closed by its user but not yet by the other end, another guest's, cut off.
+  @Test func thoseOfAGuestThatAreOpen() {
+    let sockets = [
+      Self.socket(1, to: 3), Self.socket(1, to: 3), Self.socket(10, to: 3), Self.socket(1, to: 3, inode: 0), Self.socket(1, to: 4), [], [40, 1, 1],
+    ]
+    #expect(VhostVsock.count(sockets, with: 3) == 2 && VhostVsock.count(sockets, with: 5) == 0)
+  }
+}
+
 @Suite struct UnixSocketTableTests {
   @Test func goldenPacket() throws {
     var packet: [UInt8] = []

@@ -51,7 +51,7 @@ import Testing
   }
 
   @Test func eachLeadsOneConnectionFirst() {
-    let all = [Redirection(.port(1, host: "h"), to: .port(700)), Redirection(.port(2, host: nil), to: .port(701)), Redirection(.port(1, host: "h"), to: .port(702))]
+    let all = [Redirection(.port(1, host: "h"), to: .port(700)), Redirection(.port(2, host: nil), to: .port(701)), Redirection(.port(1, host: "h"), to: .port(702))].map(CallRedirection.connect)
     func choice(_ led: Set<Int>, _ port: UInt16 = 1) -> Int? { Redirection.choose(all, led: led, for: Self.ipv4(Self.local, port))?.index }
     #expect(choice([]) == 0 && choice([0]) == 2 && choice([2]) == 0)
     // One that is made again is not let through.
@@ -67,10 +67,10 @@ import Testing
     let tracee: Tracee
     let start: TracedStart
     let reactor = Reactor()
-    init(_ words: [String], _ redirections: [ConnectRedirection]) throws {
+    init(_ words: [String], _ redirections: [ConnectRedirection], _ controls: [ControlRedirection] = []) throws {
       tracee = try Tracee("begin", words)
       try tracee.settles()
-      start = try TracedStart(tracee.pid, redirections)
+      start = try TracedStart(tracee.pid, redirections.map(CallRedirection.connect) + controls.map(CallRedirection.control))
       tracee.say(".", on: .first)
     }
     func run(seconds: Double = 20) throws { try start.run(reactor, seconds: seconds) { "number \($0)" } }
@@ -107,6 +107,37 @@ import Testing
     #expect(try start.isFree())
     start.tracee.say("it", on: .first)
     #expect(start.tracee.line() == "got it")
+  }
+
+  static let descriptor: CInt = 5
+  static func control(_ value: UInt8, becomes other: UInt8, of descriptor: CInt = descriptor, request: UInt32 = 0x5421 /* FIONBIO */) -> ControlRedirection {
+    ControlRedirection(descriptor: descriptor, request: request, argument: [value, 0, 0, 0], replacement: [other, 0, 0, 0])
+  }
+
+  @Test(arguments: surroundings) func anIoctlGetsAnotherArgument(words: [String]) throws {
+    let start = try Start(words + ["i2", "i0", "i1"], [], [Self.control(1, becomes: 0)])
+    try start.run()
+    // Another value is not the one.
+    for line in ["i2 is 1", "i0 is 0", "i1 is 0"] { #expect(start.tracee.line() == line) }
+    #expect(try start.isFree())
+    start.tracee.say("it", on: .first)
+    #expect(start.tracee.line() == "got it")
+  }
+
+  @Test(arguments: [control(1, becomes: 0, of: 4), control(1, becomes: 0, request: 0x5422)])
+  func anIoctlOfAnotherDescriptorOrKindIsLetThrough(control: ControlRedirection) throws {
+    let closed = try Self.closedPort()
+    let standIn = try LoopbackListener()
+    let start = try Start(["i1", "4:\(closed)"], [.init(.port(closed, host: nil), to: .port(standIn.port))], [control])
+    // Its connection is led, that it never does.
+    #expect { try start.run(seconds: 2) } throws: { ($0 as? Failure)?.subject == "number 1" }
+    #expect(start.tracee.line() == "i1 is 1")
+  }
+
+  @Test func theCIDOfAVsockDevice() {
+    let control = ControlRedirection(cid: 3, of: 9, becomes: 0x8000_0001)
+    #expect(control.descriptor == 9 && control.request == 0x4008_AF60)
+    #expect(control.argument == [3, 0, 0, 0, 0, 0, 0, 0] && control.replacement == [1, 0, 0, 0x80, 0, 0, 0, 0])
   }
 
   @Test func oneThatEndsBeforeIsCollected() throws {

@@ -161,7 +161,7 @@ import Testing
     Case("-device", "usb-host,hostbus=1,hostport=2.3", is: "usb-host own 1-2.3 refuse"),
     Case("-device", "usb-host,vendorid=0x46d,productid=50475", is: "usb-host own 046d:c52b refuse"),
     Case("-usbdevice", "host:1.2", is: "usb-host own 1.2 refuse"),
-    Case("-device", "vhost-vsock-pci-non-transitional,guest-cid=5,vhostfd=9", is: "vhost-vsock own 5 refuse"),
+    Case("-device", "vhost-vsock-pci-non-transitional,guest-cid=5,vhostfd=9", is: "vhost-vsock own 5 reopen"),
     Case("-device", "vhost-vdpa-device-pci,vhostdev=/dev/v", is: "vhost-vdpa own /dev/v refuse"),
     Case("-device", "virtio-input-host-device,evdev=/dev/e", is: "input-host own /dev/e refuse"),
     Case("-object", "input-linux,id=i,evdev=/dev/e", is: "input-host own /dev/e refuse"),

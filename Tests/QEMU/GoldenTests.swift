@@ -388,7 +388,7 @@ import Testing
       input-host own /dev/input/event1234 refuse
       disk own naa.5123456789abcde0 refuse
       file share /dev/urandom reopen
-      vhost-vsock own 4 refuse
+      vhost-vsock own 4 reopen
     """
 
   /// What no QEMU knows, verbatim: all that there is in the corpus.

@@ -203,6 +203,10 @@ import Testing
     .init(what: "a tap of two queues by name", argv: argv, now: argv + " -netdev tap,id=n1,ifname=t,queues=2,script=no,downscript=no") {
       for queue in 0...1 { $0.networkText += "n1: index=\(queue),type=tap,ifname=t,script=no,downscript=no\r\n" }
     },
+    // The descriptor that it came by is nobody's in the new QEMU: it gets its own.
+    .init(what: "a vsock device", argv: argv, now: argv + " -device vhost-vsock-pci,id=v,bus=rp1,addr=00.0,guest-cid=3") {
+      plug(&$0, "v", "vhost-vsock-pci", ["addr": 0, "guest-cid": 3, "vhostfd": "vsockfd", "seqpacket": "auto"], defaults: ["guest-cid": 0, "seqpacket": "auto"])
+    },
     .init(what: "taps that the kernel serves", argv: argv + " -netdev tap,id=o,ifname=o,vhost=on", vhosts: 4,
       now: argv + " -netdev tap,id=o,ifname=o,vhost=on -netdev tap,id=n1,fds=30:31,vhost=on -netdev tap,id=n2,fd=33,vhost=on") {
       $0.networkText += "o: index=0,type=tap,ifname=o,script=no,downscript=no\r\nn2: index=0,type=tap,fd=33\r\n"

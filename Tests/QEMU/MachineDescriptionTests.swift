@@ -61,7 +61,7 @@ import Testing
     .init(argv: ["-device", #"{"driver":"vfio-pci","host":"0000:01:00.0"}"#], kind: .vfio, address: "0000:01:00.0"),
     .init(argv: ["-device", #"{"driver":"vfio-user-pci","socket":{"path":"/v"}}"#], kind: .unixSocket, address: "/v"),
     .init(argv: ["-device", "usb-host,hostdevice=/dev/bus/usb/1"], kind: .usbHost, address: "/dev/bus/usb/1"),
-    .init(argv: ["-device", "vhost-vsock-pci,guest-cid=3"], kind: .vhostVsock, address: "3"),
+    .init(argv: ["-chardev", "socket,id=c,path=/p", "-device", "vhost-user-vsock-pci,chardev=c"], kind: .vhostUser, address: "/p"),
     .init(argv: ["-chardev", "socket,id=c,path=/p", "-device", "vhost-user-fs-pci,chardev=c"], kind: .vhostUser, address: "/p"),
     .init(argv: ["-fsdev", "local,id=f,path=/x", "-device", "virtio-9p-pci,fsdev=f"], kind: .directory, address: "/x"),
     .init(argv: ["-virtfs", "local,path=/x,mount_tag=t"], kind: .directory, address: "/x"),

@@ -3,6 +3,7 @@
 //                   `mutex` wait at descriptor 4, for a mutex, and, having said `told`, at a condition variable in between
 //   tracee begin WHERE…   becomes another program when it reads something, which connects and says where it came out:
 //                         4:PORT, 6:PORT (the IPv6 form of 127.0.0.1), u:PORT (UDP), @NAME, in the first thread; tWHERE in another;
+//                         iN (ioctl(2) FIONBIO of descriptor 5 with a pointer to N: whether it is not to block then);
 //                         `alarms` for signals all the time, `threads` for threads that come and go
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -17,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -114,6 +117,13 @@ static void *connect_to(void *argument) {
   return NULL;
 }
 
+static void control(const char *word) {
+  int value = atoi(word + 1), before = value;
+  if (ioctl(5, FIONBIO, &value) != 0) printf("%s errno %d\n", word, errno);
+  else printf("%s is %d\n", word, (fcntl(5, F_GETFL) & O_NONBLOCK) != 0);
+  if (value != before) printf("the argument is another one\n");
+}
+
 static void *nothing(void *unused) { return unused; }
 static void *make_threads(void *unused) {
   while (!stop) {
@@ -136,6 +146,7 @@ static int begun(char **words) {
   for (; *words; words++) {
     if (!strcmp(*words, "alarms")) every_half_millisecond();
     else if (!strcmp(*words, "threads")) has_maker = pthread_create(&maker, NULL, make_threads, NULL) == 0;
+    else if (**words == 'i') control(*words);
     else if (**words == 't') pthread_create(&thread, NULL, connect_to, *words + 1), pthread_join(thread, NULL);
     else connect_to(*words);
   }

@@ -19,7 +19,10 @@ import Testing
     }
     var observation: Observation {
       var observation = self == .network ? Fixture.networked() : self == .served ? Fixture.served() : Fixture.observation()
-      if self == .exports { observation.network.exports = Fixture.exports }
+      if self == .exports {
+        observation = Fixture.vsock()
+        observation.network.exports = Fixture.exports
+      }
       if self == .probation {
         observation = Fixture.observation(Fixture.arguments + Fixture.agent)
         observation.live.chardevs.append("qga0")

@@ -95,6 +95,14 @@ enum Fixture {
     return observation
   }
 
+  /// A VM whose vsock the kernel serves.
+  static func vsock() -> Observation {
+    var observation = observation(arguments + ["-device", "vhost-vsock-pci,guest-cid=3"])
+    observation.live.anonymousDevices.append("vhost-vsock-pci")
+    observation.network.vsock = .init(option: observation.commandLine.options.count - 1, cid: 3, descriptor: 18, connections: 2)
+    return observation
+  }
+
   /// A VM with a disk that qemu-storage-daemon serves.
   static func served() -> Observation {
     var observation = observation(arguments + ["-chardev", "socket,id=c,path=/run/disk", "-device", "vhost-user-blk-pci,chardev=c"])

@@ -144,6 +144,21 @@ extension ModelHost: Host {
     }
   }
 
+  func handOver(_ vsock: Rewiring.Vsock, hasRun: Bool) throws(Failure) {
+    try call("hand over CID \(vsock.cid)") { () throws(Failure) in
+      try mustLive(.new)
+      if old.runs { violate("the old QEMU runs without its CID") }
+      guestCID = .new
+    }
+  }
+
+  func giveBack(_ vsock: Rewiring.Vsock) throws(Failure) {
+    try call("give back CID \(vsock.cid)") { () throws(Failure) in
+      if isAlive(.new), guestCID == .new { violate("two QEMUs have the CID") }
+      guestCID = .old
+    }
+  }
+
   func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {
     try call("is rewired") { () throws(Failure) in
       try mustLive(.new)

@@ -112,6 +112,8 @@ final class ModelHost {
   /// Those among them that lead to back ends which serve them next.
   var served: Set<Int32> = []
   var hasStandIns = true
+  /// Whose vsock device has the guest's CID.
+  var guestCID = Side.old
   /// The old QEMU's live connections are, and it has what that needs.
   var isDiverted = false
   var isReadyToDivert = false
@@ -259,6 +261,9 @@ final class ModelHost {
       }
     }
     if new?.runs == true, wired.count < plan.rewiring.given.count { violate("the new QEMU runs without its taps and ports") }
+    if plan.rewiring.vsock != nil, new?.runs == true && guestCID != .new || old.runs && guestCID != .old && !toleratesLostNames {
+      violate("the guest runs without its CID")
+    }
     if new?.runs == true, served.count < plan.rewiring.peers.count(where: \.isSuccessor) { violate("the new QEMU runs with a disk that nobody serves") }
     if let new, new.isAlive, new.runState == .running, !new.hasRun { violate("the model lost that the new QEMU ran") }
   }

@@ -10,6 +10,8 @@ int moult_tap_open(char *name, unsigned flags);
 int moult_tap_interface(int descriptor, char *name, unsigned *flags);
 /// TUNGETDEVNETNS: a descriptor of the network namespace that a queue's interface is in.
 int moult_tap_namespace(int descriptor);
+/// VHOST_VSOCK_SET_GUEST_CID: gives a device of /dev/vhost-vsock its CID.
+int moult_set_guest_cid(int device, uint64_t cid);
 /// A socket that sends whole frames on an interface of the calling thread's network namespace.
 int moult_frame_socket(const char *interface);
 /// A TCP socket that keeps a free port, of IPv4 and IPv6, from those that ask for any; one that asks for that very

@@ -76,7 +76,9 @@ extension Describer {
         .vfio, parameters["host"].map(Self.pciAddress) ?? first("sysfsdev") ?? first("fd").map { "fd=" + $0 },
         "a device of the host (vfio) has one owner, and its state stays in the hardware")
     case "vhost-vsock":
-      hold(.vhostVsock, first("guest-cid"), "a vsock CID is unique on the host, and the old QEMU holds it")
+      bind(
+        .vhostVsock, .own, first("guest-cid") ?? "", option.text, .reopen,
+        "the new QEMU gets a device of its own, and the guest's CID with the guest; open connections end", purpose: "device \(driver)")
     case "vhost-scsi":
       hold(.disk, first("wwpn"), "a vhost-scsi target of the kernel has one owner")
     case "vhost-vdpa":

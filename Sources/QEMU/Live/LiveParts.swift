@@ -169,7 +169,7 @@ extension LiveParts {
 
   private static func isTransient(_ property: String) -> Bool {
     ["hotplugged", "hotpluggable", "realized", "parent_bus", "type", "drive", "attached", "busnr", "memdev", "mem-path", "share", "crash-information",
-      "prealloc", "prealloc-threads", "prealloc-context", "qom-type", "romsize", "align", "unplugged", "seal",
+      "prealloc", "prealloc-threads", "prealloc-context", "qom-type", "romsize", "align", "unplugged", "seal", "vhostfd",
     ].contains(property) || property.hasPrefix("legacy-")
   }
 

@@ -189,7 +189,7 @@ enum DeviceProperties {
     host_tso4 host_tso6 host_ecn host_ufo mrg_rxbuf status ctrl_vq ctrl_rx ctrl_vlan ctrl_rx_extra ctrl_mac_addr
     ctrl_guest_offloads mq rss hash guest_rsc_ext rx_queue_size tx_queue_size host_mtu speed duplex tx mac-programming
     chardev chardev1 chardev2 name nr max_ports rng max-bytes period port p2 p3 streams intrs slots
-    usb_version msos-desc full-path attached display cryptodev deflate-on-oom free-page-reporting free-page-hint
+    usb_version msos-desc full-path attached display cryptodev deflate-on-oom free-page-reporting free-page-hint guest-cid
     """.split(whereSeparator: \.isWhitespace).map(String.init))
 
   /// Defaults that QEMU does not tell, or that it fills in by itself.

@@ -18,6 +18,9 @@ public struct NetworkSubstitution: Sendable, Hashable {
   /// QEMU itself. Of taps that want to be served by the kernel only.
   public var vhosts: [Int: [Int32]] = [:]
 
+  /// Those of the descriptors of /dev/vhost-vsock that it inherits, by the places of the devices' options.
+  public var vsocks: [Int: Int32] = [:]
+
   public init() {}
 
   /// The command line with these in it, option by option: none comes or goes.
@@ -32,6 +35,11 @@ public struct NetworkSubstitution: Sendable, Hashable {
       }
     }
     for (option, peer) in peers { result.options[option] = Self.connecting(result.options[option], to: peer) }
+    for (option, descriptor) in vsocks {
+      var parameters = result.options[option].parameters
+      parameters.set("vhostfd", to: "\(descriptor)")
+      result.options[option].value = parameters.text
+    }
     for tap in commandLine.taps {
       guard let queues = taps[tap.option] else { continue }
       var parameters = result.options[tap.option].parameters

@@ -94,6 +94,11 @@ public protocol Host: AnyObject {
   ///   killed in the middle.
   /// - Returns: what could not be put there any more, each in words: live connections whose stand-in has gone.
   func rewire(_ moves: [WiredMove], hasRun: Bool) throws(Failure) -> [String]
+  /// Gives the guest's CID to the new QEMU's vsock device, and another one to the old one's. Again, if that was done already, it changes nothing.
+  /// - Parameter hasRun: the guest has run in the new QEMU, and may have lost the device since.
+  func handOver(_ vsock: Rewiring.Vsock, hasRun: Bool) throws(Failure)
+  /// Gives the CID back to the old QEMU's device; nothing if that has it. The new QEMU has ended.
+  func giveBack(_ vsock: Rewiring.Vsock) throws(Failure)
   /// Whether any of it is there: then the new QEMU may have read what clients sent.
   func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool
   /// Ends connections of the old QEMU whose successors are served only then: it could not go on any more.

@@ -75,6 +75,8 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var staged: [String: FileIdentity]
   /// What is put in its place in the new QEMU when it takes over; nil in records of versions that knew of none.
   public var rewiring: [WiredMove]?
+  /// The guest's vsock; nil in records of versions that knew of none.
+  public var vsock: Rewiring.Vsock?
   /// What the old QEMU exports by NBD; nil in records of versions that knew of none.
   public var exports: ExportServer?
   /// What the old QEMU had set for migrations of its own.

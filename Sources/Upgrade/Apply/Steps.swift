@@ -274,6 +274,7 @@ extension Executor {
 
   /// There is nothing to take back: what the old QEMU needs to go on it has, if only under other numbers.
   func rewire() throws(Failure) {
+    if let vsock = record.vsock { try host.handOver(vsock, hasRun: record.hasResumed) }
     guard let moves = record.rewiring, !moves.isEmpty else { return }
     for what in try host.rewire(moves, hasRun: record.hasResumed) {
       let note = "\(what) has ended: its client has to connect again"

@@ -235,6 +235,8 @@ extension Executor {
   private func continueOld() -> Bool {
     guard host.isAlive(.old) else { return false }
     guard migrationStarted else { return true }
+    // Let go on, another program may continue it.
+    let hasCID = giveCIDBack()
     do {
       try host.thaw(.old)
       try cancelMigration()
@@ -248,6 +250,7 @@ extension Executor {
         hasConnectionsBack = insist("give the old QEMU its connections back") { () throws(Failure) in try self.host.endDiversion(moves) }
         if !hasConnectionsBack { notes.append("clients of its consoles are not heard until they are: moult recover \(record.vm) tries again") }
       }
+      hasConnectionsBack = hasConnectionsBack && hasCID
       if status != "running" {
         _ = try host.command(.old, "cont", nil)
         let after = try host.command(.old, "query-status", nil)["status"]?.string ?? "unknown"
@@ -264,6 +267,13 @@ extension Executor {
     exportAgain()
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.old) }
     return true
+  }
+
+  private func giveCIDBack() -> Bool {
+    guard let vsock = record.vsock else { return true }
+    if insist("give the guest's CID back", { () throws(Failure) in try self.host.giveBack(vsock) }) { return true }
+    notes.append("the guest is not reached by vsock until it has its CID: moult recover \(record.vm) tries again")
+    return false
   }
 
   /// The old QEMU's run state. A migration reports its end a moment before the run state follows, and

@@ -24,6 +24,8 @@ final class Wiring {
   private var taps: [Stand] = []
   /// Descriptors of /dev/vhost-net, which the new QEMU keeps.
   private var vhosts: [DescriptorBox] = []
+  /// The device of /dev/vhost-vsock that the new QEMU keeps, with the CID that it has until it gets the guest's.
+  private var vsock: (device: DescriptorBox, cid: UInt32)?
   private var ports: [Port] = []
   /// Duplicates of the old QEMU's, of ours while the new one starts.
   private var real: [DescriptorBox] = []
@@ -58,6 +60,10 @@ final class Wiring {
     // Made in an array of ours, lest a failure in there leave some of them open.
     try Namespaces.within(old.pid, [.network]) { () throws(Failure) in
       for _ in 0..<count { ports.append(try Port()) }
+      if rewiring.vsock != nil {
+        let device = DescriptorBox(try VhostVsock.open())
+        vsock = (device, try VhostVsock.setFreeCID(of: device.raw))
+      }
     }
     for (index, outgoing) in network.outgoing.enumerated() {
       peers.append(try PeerStandIn(outgoing, index, id: id, key: plan.key, network: old.pid, directory: plan.isTrial ? nil : directory) { plan.observation.absolute($0) })
@@ -77,12 +83,19 @@ final class Wiring {
   var inherited: [(source: CInt, number: CInt)] {
     Array(zip(taps.map { $0.tap.queue.raw }, rewiring.queues.map(\.standIn)))
       + zip(vhosts.map(\.raw), rewiring.queues.compactMap(\.vhost)) + zip(real.map(\.raw), rewiring.given)
+      + (rewiring.vsock.flatMap { own in vsock.map { [($0.device.raw, own.given)] } } ?? [])
   }
 
-  /// Connections of the new QEMU that are led elsewhere, each with its words.
-  var redirections: [(ConnectRedirection, what: String)] {
-    zip(network.outgoing, peers).compactMap { outgoing, stand in stand.redirection.map { ($0, "\(outgoing.peer.text) (\(outgoing.peer.user.text))") } }
-  }
+  /// Calls of the new QEMU that are led elsewhere at its start, each in words.
+  private(set) lazy var redirections: [(CallRedirection, what: String)] = {
+    var calls: [(CallRedirection, what: String)] = zip(network.outgoing, peers).compactMap { outgoing, stand in
+      stand.redirection.map { (.connect($0), "the connection to \(outgoing.peer.text) (\(outgoing.peer.user.text))") }
+    }
+    if let own = rewiring.vsock, let vsock {
+      calls.append((.control(.init(cid: own.cid, of: own.given, becomes: vsock.cid)), "the vsock device's CID \(own.cid)"))
+    }
+    return calls
+  }()
 
   /// The old QEMU is dead: whoever waits may connect where its command line says. Shut down, as the guardian has copies.
   func letGo() {
@@ -105,7 +118,7 @@ final class Wiring {
 
   /// The new QEMU has them now.
   func hasStarted() {
-    (real, vhosts) = ([], [])
+    (real, vhosts, vsock) = ([], [], nil)
     for peer in peers { peer.removeFile() }
   }
 

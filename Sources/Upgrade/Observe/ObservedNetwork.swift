@@ -58,6 +58,9 @@ public struct ObservedNetwork: Sendable, Equatable {
   public var taps: [Queues] = []
   /// The running QEMU's descriptors of /dev/vhost-net.
   public var vhosts: Set<CInt> = []
+  public var vsock: Vsock?
+  /// The running QEMU's descriptors of /dev/vhost-vsock.
+  var vsocks: Set<CInt> = []
   public var outgoing: [Outgoing] = []
   /// Disks that other programs or machines serve.
   public var disks: [RemoteDisk] = []
@@ -77,7 +80,7 @@ public struct ObservedNetwork: Sendable, Equatable {
   public init() {}
 
   public static func == (a: ObservedNetwork, b: ObservedNetwork) -> Bool {
-    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.vhosts == b.vhosts && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
+    a.listeners == b.listeners && a.passing == b.passing && a.taps == b.taps && a.vhosts == b.vhosts && a.vsock == b.vsock && a.vsocks == b.vsocks && a.outgoing == b.outgoing && a.disks == b.disks && a.served == b.served
       && a.servedDisks == b.servedDisks && a.exports == b.exports && a.untoldExports == b.untoldExports && a.exportSockets == b.exportSockets && a.unresolved.elementsEqual(b.unresolved, by: ==)
   }
 
@@ -87,8 +90,8 @@ public struct ObservedNetwork: Sendable, Equatable {
     let connecting = outgoing.flatMap(\.connections)
     return Set(listening).union(connecting.map(\.inode)).union(disks.compactMap(\.socket)).union(passing).union(served).union(exportSockets)
   }
-  /// Descriptors of taps and their cards that are.
-  var descriptors: Set<CInt> { vhosts.union(taps.flatMap(\.descriptors)) }
+  /// Descriptors of taps, their cards and vsock devices that are.
+  var descriptors: Set<CInt> { vhosts.union(vsocks).union(taps.flatMap(\.descriptors)) }
 }
 
 extension ObservedNetwork {
@@ -119,6 +122,7 @@ extension ObservedNetwork {
     forgetShared(commandLine)
     findTaps(commandLine, started, interfaces)
     findVhosts(commandLine, descriptors)
+    findVsock(commandLine, descriptors)
     try findOutgoing(commandLine, numbers, internet: internet, unix: unix, locate)
     try findDisks(remote, numbers, internet: internet, unix: unix, locate)
     if !commandLine.userNetworks.isEmpty || commandLine.hasDefaultNetwork {
@@ -267,6 +271,7 @@ extension Observer {
       return (try Paths.real(absolute(written)), status)
     }
     try network.askServers(networkOf: pid)
+    if let cid = network.vsock?.cid { network.vsock?.connections = connections(with: cid) }
     return network
   }
 }

@@ -121,7 +121,7 @@ public enum Observer {
       for path in paths where try Files.statusIfPresent(path) != nil { found.append(path) }
       return found
     }
-    observation.networkDevices = try present("/dev/net/tun", "/dev/vhost-net")
+    observation.networkDevices = try present("/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock")
     observation.resolverFiles = try present("/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf")
     return (observation, monitor)
   }

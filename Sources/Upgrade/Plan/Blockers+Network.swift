@@ -27,6 +27,10 @@ extension UpgradePlan {
         "what the guest has open through its user network ends with a reset\(open), and has to be opened again; "
           + "so do connections to forwarded ports")
     }
+    if let vsock = observation.network.vsock {
+      let open = vsock.connections.map { $0 == 0 ? "" : $0 == 1 ? " (1 is open now)" : " (\($0) are open now)" } ?? ""
+      warnings.append("connections by vsock between the host and the guest (CID \(vsock.cid)) end\(open), and have to be made again")
+    }
     return warnings
   }
 
@@ -82,15 +86,15 @@ extension UpgradePlan {
     #if !arch(x86_64)
       blockers.append(
         Blocker(
-          option: "network", reason: "taps, ports and live connections are handed over on x86-64 only",
-          wayOut: "start the VM with unix sockets, without taps, and disconnect the clients of its consoles"))
+          option: "network", reason: "taps, ports, live connections and vsock are handed over on x86-64 only",
+          wayOut: "start the VM with unix sockets, without taps and vsock, and disconnect the clients of its consoles"))
     #endif
     let words = LaunchPlan.arguments(self)
     if KeptWords.entry(words, started: words).utf8.count >= KeptWords.longest {
       blockers.append(
         Blocker(
-          option: "command line", reason: "it is too long to be remembered in the environment (128 KiB), and has taps or ports",
-          wayOut: "start the VM with a shorter command line, or with unix sockets and no taps"))
+          option: "command line", reason: "it is too long to be remembered in the environment (128 KiB), and has taps, ports or vsock",
+          wayOut: "start the VM with a shorter command line, or with unix sockets, and neither taps nor vsock"))
     }
     return blockers
   }

@@ -53,10 +53,12 @@ extension UpgradePlan {
     plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring
-    if !plan.ledElsewhere.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .launch }) {
-      plan.steps[place].why += ", traced until it has connected to what answers for " + plan.ledElsewhere.map(\.text).joined(separator: ", ")
+    var traced = plan.ledElsewhere.isEmpty ? [] : ["connected to what answers for " + plan.ledElsewhere.map(\.text).joined(separator: ", ")]
+    if rewiring.vsock != nil { traced.append("given its vsock device a CID") }
+    if !traced.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .launch }) {
+      plan.steps[place].why += ", traced until it has " + traced.joined(separator: " and ")
     }
-    if !rewiring.isEmpty, let place = plan.steps.firstIndex(where: { $0.name == .verify }) {
+    if !rewiring.isEmpty || rewiring.vsock != nil, let place = plan.steps.firstIndex(where: { $0.name == .verify }) {
       plan.steps.insert(PlannedStep(name: .rewire, why: rewiring.summary(observation.network)), at: place)
     }
     if let target {

@@ -41,6 +41,15 @@ public struct Rewiring: Sendable, Equatable {
     public var source: CInt
     public var given: CInt
   }
+  /// The device with which the kernel serves the guest's vsock: the new QEMU has one of its own, with a CID that nobody asks
+  /// for, until the running one's gives the guest's up.
+  public struct Vsock: Sendable, Equatable, Codable {
+    public var cid: UInt32
+    /// The running QEMU's descriptor, and the new one's.
+    public var source: CInt
+    public var given: CInt
+  }
+  public var vsock: Vsock?
   public var queues: [TapQueue] = []
   public var sockets: [Socket] = []
   public var peers: [Peer] = []
@@ -72,6 +81,7 @@ public struct Rewiring: Sendable, Equatable {
           Socket(listener: index, source: connection.descriptor, given: take(), address: "", isConnection: true))
       }
     }
+    if let device = network.vsock { vsock = Vsock(cid: device.cid, source: device.descriptor, given: take()) }
     for (index, outgoing) in network.outgoing.enumerated() {
       guard outgoing.carried != nil else { continue }
       let isSuccessor = outgoing.backEnd?.servesSuccessors ?? false
@@ -87,6 +97,7 @@ public struct Rewiring: Sendable, Equatable {
 
   /// Those that are diverted.
   public var hasConnections: Bool { sockets.contains { $0.isConnection } || peers.contains(where: \.isRaw) }
+  /// Nothing is exchanged in the new QEMU.
   public var isEmpty: Bool { queues.isEmpty && sockets.isEmpty && peers.isEmpty }
   /// The running QEMU's descriptors of the real ones.
   var sources: [CInt] { queues.map(\.source) + sockets.map(\.source) + peers.map(\.source) }
@@ -118,6 +129,7 @@ public struct Rewiring: Sendable, Equatable {
     for tap in network.taps where tap.tap.wantsVhost {
       substitution.vhosts[tap.tap.option] = queues.filter { $0.option == tap.tap.option }.compactMap(\.vhost)
     }
+    if let device = network.vsock { substitution.vsocks[device.option] = vsock?.given }
     return substitution
   }
 
@@ -136,6 +148,7 @@ public struct Rewiring: Sendable, Equatable {
     let carried = network.taps.count + sockets.count + peers.count - successors
     var clauses = carried == 0 ? [] : [parts.joined(separator: ", ") + ": the new QEMU gets the very \(carried == 1 ? "one" : "ones")"]
     if successors > 0 { clauses.append("\(successors == 1 ? "1 disk that another program serves" : "\(successors) disks that other programs serve"): the new QEMU is served next") }
+    if let vsock { clauses.append("vsock: the new QEMU's device gets the CID \(vsock.cid)") }
     return clauses.joined(separator: "; ")
   }
 }

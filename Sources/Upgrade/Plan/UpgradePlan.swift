@@ -138,5 +138,5 @@ public struct UpgradePlan: Sendable {
   /// What the new QEMU gets by descriptor when it takes over.
   var rewiring: Rewiring { LaunchPlan.rewiring(self) }
   /// At its start others than the VM's answer it.
-  var hasStandIns: Bool { !rewiring.isEmpty || observation.network.outgoing.contains { !$0.peer.reconnects || $0.peer.isLedElsewhere } }
+  var hasStandIns: Bool { !rewiring.isEmpty || rewiring.vsock != nil || observation.network.outgoing.contains { !$0.peer.reconnects || $0.peer.isLedElsewhere } }
 }
