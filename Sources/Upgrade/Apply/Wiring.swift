@@ -140,9 +140,12 @@ final class Wiring {
         let backEnd = network.outgoing[index].backEnd
         let numbers = try peer.numbers(in: new, expected: backEnd?.connections ?? carried.count)
         for (peer, number) in zip(carried, numbers) { accepted[peer.given] = number }
-        if let given = carried.first?.given, let backEnd, case .tpm = backEnd {} else if let given = carried.first?.given {
-          let channel = try channel(process, numbers, new)
-          if case .network? = backEnd { told[given] = channel } else { successions[given] = succession(of: network.outgoing[index], channel) }
+        if let given = carried.first?.given {
+          switch backEnd {
+          case .vhostUser?: successions[given] = succession(of: network.outgoing[index], try channel(process, numbers, new))
+          case .network?: told[given] = try channel(process, numbers, new)
+          case .tpm?, nil: break
+          }
         }
         continue
       }
