@@ -80,6 +80,7 @@ guest: packages
 trees: packages
 	@scripts/make-root-tree 5.2 10.0 11.1 >/dev/null
 	@scripts/make-switch >/dev/null
+	@scripts/make-virtiofsd >/dev/null
 
 clean: ## what was built; the lab's cache stays
 	rm -rf $(SCRATCH)

@@ -52,3 +52,25 @@ make_once() {
   fi
   exec {lock}>&-
 }
+
+# The Debian archive this machine itself uses, as apt knows it: the first component of whatever
+# archive has the running release. A mirror given in MOULT_DEBIAN_MIRROR wins.
+mirror() {
+  if [ -n "${MOULT_DEBIAN_MIRROR:-}" ]; then
+    echo "$MOULT_DEBIAN_MIRROR"
+    return
+  fi
+  local release archive
+  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  known() {
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+      awk -v release="$release" '$2 == release && $3 == "main" { print $1; exit }'
+  }
+  archive=$(known)
+  if [ -z "$archive" ]; then
+    quietly apt-get -q update
+    archive=$(known)
+  fi
+  [ -n "$archive" ] || die "apt has no source for this release; set MOULT_DEBIAN_MIRROR"
+  echo "$archive"
+}

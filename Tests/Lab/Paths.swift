@@ -33,6 +33,7 @@ public enum Lab {
     public var vSwitch: String { cache + "/switch" }
     /// A disk of one sector which counts on the serial port in real mode.
     public var bootSector: String { guest + "/boot-sector" }
+    public var virtiofsd: String { cache + "/virtiofsd/trixie/virtiofsd" }
     /// What the kernel's command line starts with.
     public func commandLine() throws -> String {
       try String(contentsOfFile: guest + "/cmdline", encoding: .utf8)

@@ -8,10 +8,10 @@ import Testing
 @Suite struct FaultMatrixTests {
   /// Requests whose runs differ in the calls they make.
   enum Kind: String, CaseIterable, Sendable {
-    case plain, copy, live, hold, probation, unit, network, served, exports
+    case plain, copy, live, hold, probation, unit, network, served, exports, directories
     var request: UpgradeRequest {
       switch self {
-      case .plain, .unit, .network, .served, .exports: Fixture.request()
+      case .plain, .unit, .network, .served, .exports, .directories: Fixture.request()
       case .copy, .live: Fixture.request(memory: .copy)
       case .hold: Fixture.request(hold: true)
       case .probation: Fixture.request(probation: 5)
@@ -19,6 +19,7 @@ import Testing
     }
     var observation: Observation {
       var observation = self == .network ? Fixture.networked() : self == .served ? Fixture.served() : Fixture.observation()
+      if self == .directories { return FileServerTests.observation() }
       if self == .exports {
         observation = Fixture.vsock()
         observation.network.exports = Fixture.exports

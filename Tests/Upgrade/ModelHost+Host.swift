@@ -218,6 +218,14 @@ extension ModelHost: Host {
     try call("ended back ends \(side)") { () throws(Failure) in !hasBackEnd || side == .old && hasEndedPredecessors ? ["the disk"] : [] }
   }
 
+  func wakeFileServers(_ side: Side, expected: Int) throws(Failure) -> Bool {
+    try call("wake file servers \(side)") { () throws(Failure) in
+      if isAlive(side), side == .new ? !(new?.runs ?? false) : !old.runs { violate("woken before the guest runs") }
+      unusedFileServers -= 1
+      return unusedFileServers < 0
+    }
+  }
+
   func stopGuest(draining disks: [VhostUserDevice]) throws(Failure) -> Double {
     _ = try command(.old, "stop", nil, seconds: 30)
     return disks.isEmpty ? 0 : stoodStill

@@ -72,6 +72,10 @@ extension ModelHost {
     case "query-status": return ["status": .string(twin.runState.rawValue)]
     case "query-migrate": return ["status": .string(twin.migration)]
     case "migrate-set-capabilities", "migrate-set-parameters": Self.set(&twin, arguments)
+    case "stop":
+      if !twin.hasRun { violate("the new QEMU is stopped before it has run") }
+      twin.runState = .paused
+      twin.eventTimes["STOP"] = clock
     case "cont":
       if twin.migration != "completed" { violate("the new QEMU was continued before it held the guest") }
       if old.isAlive, old.migration != "completed" { violate("the new QEMU was continued before the old one had reported the end") }

@@ -122,6 +122,8 @@ final class ModelHost {
   /// Without these its disks are gone for the old QEMU.
   var hasEndedPredecessors = false
   var hasBackEnd = true
+  /// How many times in a row QEMU does not use what serves directories.
+  var unusedFileServers = 0
   var hearsInterrupts = true
   var interruptPending = false
 

@@ -5,7 +5,11 @@ public import Kernel
 /// What they say to each other is a protocol of which the program keeps the state: two QEMUs cannot speak to it at once. A
 /// new one is started with a stand-in in its place, and is given the running one's connection when it takes the guest over.
 public enum BackEnd: Sendable, Hashable {
-  public enum Kind: Sendable, Hashable { case tpm, vhostUser, network }
+  public enum Kind: Sendable, Hashable {
+    case tpm, vhostUser, network
+    /// It is not stood in for: the new QEMU has one of its own from the start (``FileServerArguments``).
+    case fileSystem
+  }
 
   /// swtpm and its like, behind `-tpmdev emulator`.
   case tpm(TPMStandIn.Version)

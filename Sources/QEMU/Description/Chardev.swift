@@ -25,7 +25,13 @@ struct Chardev {
   }
 
   /// All that it is for are the rings of a disk.
-  var servesDisk: Bool { !consumers.isEmpty && consumers.allSatisfy { $0.hasPrefix("device ") && DeviceTable.isServedDisk(String($0.dropFirst("device ".count))) } }
+  var servesDisk: Bool { isUsed(by: DeviceTable.isServedDisk) }
+  /// All that it is for is a directory.
+  var servesDirectory: Bool { isUsed(by: DeviceTable.isServedDirectory) }
+
+  private func isUsed(by isWanted: (String) -> Bool) -> Bool {
+    !consumers.isEmpty && consumers.allSatisfy { $0.hasPrefix("device ") && isWanted(String($0.dropFirst("device ".count))) }
+  }
 
   /// All that it is for is a `-netdev`.
   var servesNetwork: Bool { consumers == [Self.network] }

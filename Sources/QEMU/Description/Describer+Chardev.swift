@@ -164,6 +164,16 @@ extension Describer {
             kind, address, "the back end of vhost-user serves one QEMU at a time",
             "let QEMU connect to it, or listen for it, by path=, without reconnect=; or unplug the network first (device_del, netdev_del, chardev-remove)")
         }
+      } else if chardev.servesDirectory {
+        if path != nil, !isAbstract, role == .connect, parameters.isPlainSocket, parameters.reconnectMilliseconds == 0 {
+          bind(
+            kind, role, address, chardev.option, .relaunch,
+            "the new QEMU gets another process of the program, which takes over the first one's state in the migration", purpose: purpose)
+        } else {
+          refuse(
+            kind, address, "the program that serves a directory ends with its connection",
+            "let QEMU connect to it by path=, without server= and reconnect=; or unplug the device first (device_del, then chardev-remove)")
+        }
       } else {
         refuse(
           kind, address, "the back end of vhost-user serves one QEMU at a time, and only those of disks (vhost-user-blk) and of -netdev can be handed over yet",

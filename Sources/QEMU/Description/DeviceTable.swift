@@ -3,6 +3,8 @@
 enum DeviceTable {
   /// A disk whose rings another program serves.
   static func isServedDisk(_ driver: String) -> Bool { family(driver) == "vhost-user-blk" }
+  /// A directory that another program serves.
+  static func isServedDirectory(_ driver: String) -> Bool { family(driver) == "vhost-user-fs" }
 
   static func isKnown(_ driver: String) -> Bool {
     // CPUs, one model or more for each name that `-cpu` takes.

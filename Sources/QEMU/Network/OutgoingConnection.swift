@@ -90,7 +90,9 @@ extension CommandLine {
       switch option.name {
       case "netdev": return option.parameters["type"] == "vhost-user" ? (chardev, .network) : nil
       case "tpmdev": return option.parameters["type"] == "emulator" ? (chardev, .tpm) : nil
-      case "device": return DeviceTable.isServedDisk(option.parameters["driver"] ?? "") ? (chardev, .vhostUser) : nil
+      case "device":
+        let driver = option.parameters["driver"] ?? ""
+        return DeviceTable.isServedDisk(driver) ? (chardev, .vhostUser) : DeviceTable.isServedDirectory(driver) ? (chardev, .fileSystem) : nil
       default: return nil
       }
     }

@@ -61,7 +61,8 @@ public final class Executor {
       spawned: nil, new: nil, newBinary: plan.request.binary, newRoot: plan.request.root, monitor: plan.observation.monitor,
       memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan),
       covered: LaunchPlan.covers(plan).map(\.path), staged: [:],
-      rewiring: nil, vsock: plan.rewiring.vsock, exports: plan.observation.network.exports, settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
+      rewiring: nil, vsock: plan.rewiring.vsock, exports: plan.observation.network.exports,
+      fileServerEvents: plan.observation.network.outgoing.compactMap(\.fileServer?.events).reduce(0, +), settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
       oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
       hasResumed: false, kept: nil, pauseMilliseconds: nil)
   }

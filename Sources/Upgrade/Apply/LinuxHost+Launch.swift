@@ -90,6 +90,7 @@ extension LinuxHost {
       kept.append(file)
       inherited.append(ProcessPlan.Inherited(source: file.raw, number: directory.descriptor))
     }
+    launchedUpgrade = plan.id
     let wiring = try Wiring(plan, old: oldProcess, directory: state.directory(plan.key))
     inherited += wiring.inherited.map { ProcessPlan.Inherited(source: $0.source, number: $0.number) }
     let streams = try plan.isTrial ? trialStreams() : standardStreams(of: oldProcess)

@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import QEMU
 
@@ -135,6 +136,16 @@ extension LinuxHost {
   private func connection(_ own: WiredMove.Former?, of process: ProcessHandle) throws(Failure) -> DescriptorBox? {
     guard let own, try WiredMove.identity(of: own.descriptor, in: process.pid) == own.identity else { return nil }
     return DescriptorBox(try process.duplicate(descriptor: own.descriptor))
+  }
+
+  public func wakeFileServers(_ side: Side, expected: Int) throws(Failure) -> Bool {
+    guard let process = side == .old ? oldProcess : newProcess, isAlive(side) else { return true }
+    for _ in 0..<50 {
+      if try FileServerProcess.wake(servingFor: process) >= expected { return true }
+      // The guest runs, and the program is on its way.
+      usleep(10_000)
+    }
+    return false
   }
 
   public func isRewired(_ moves: [WiredMove]) throws(Failure) -> Bool {

@@ -15,6 +15,8 @@ public final class LinuxHost: Host {
   var newProcess: ProcessHandle?
   /// Our end of the migration stream until the old QEMU has it.
   var migrationStream: DescriptorBox?
+  /// The upgrade for which a new QEMU, and what that needs, has been started here.
+  var launchedUpgrade: String?
   /// What stands in the new QEMU for what the old one still uses.
   var wiring: Wiring?
   /// Until the new QEMU has made the connections that are led elsewhere.
@@ -297,6 +299,12 @@ public final class LinuxHost: Host {
 
   public func end(_ side: Side) throws(Failure) {
     if side == .new { tracedStart = nil }
+    try kill(side)
+    guard side == .new, let id = recovered?.id ?? launchedUpgrade else { return }
+    try FileServerProcess.endWaiting(upgrade: id, networkOf: isAlive(.old) ? oldProcess?.pid : nil)
+  }
+
+  private func kill(_ side: Side) throws(Failure) {
     guard let process = side == .old ? oldProcess : newProcess, !process.hasExited else {
       newProcess?.reap(if: side == .new)
       return

@@ -15,6 +15,8 @@ final class PeerStandIn {
   let redirection: ConnectRedirection?
   /// What answers there, if somebody must.
   let process: BackEndProcess?
+  /// What serves the new QEMU from the start, and goes on to.
+  let fileServer: FileServerProcess?
   /// The socket's file.
   private(set) var file: String?
 
@@ -28,12 +30,12 @@ final class PeerStandIn {
   ) throws(Failure) {
     self.outgoing = outgoing
     if outgoing.peer.isAccepted, case .path(let written) = outgoing.peer.peer {
-      (substitution, redirection, listener) = (nil, nil, nil)
+      (substitution, redirection, listener, fileServer) = (nil, nil, nil, nil)
       process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, .path(absolute(written))) }
       return
     }
     if outgoing.peer.reconnects, case .path = outgoing.peer.peer {
-      (substitution, redirection, process) = (nil, nil, nil)
+      (substitution, redirection, process, fileServer) = (nil, nil, nil, nil)
       // Else nobody answers there: the new QEMU waits as if the other program had gone.
       guard outgoing.carried != nil, outgoing.path != nil, let directory else {
         listener = nil
@@ -49,17 +51,19 @@ final class PeerStandIn {
     let standIn: NetworkSubstitution.Peer
     switch outgoing.peer.peer {
     case .path, .abstract:
-      let name = "moult-\(id)-peer\(index)"
+      var name = "moult-\(id)-peer\(index)"
+      if case .chardev(let chardev) = outgoing.peer.user, outgoing.fileServer != nil { name = FileServer.name(chardev: chardev, id: id) }
       let made = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       standIn = .abstract(name)
       process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, .listener(made.raw)) }
+      fileServer = try outgoing.fileServer.map { server throws(Failure) in try FileServerProcess(server, listener: made.raw, old: pid) }
       // The process has the only one: should it be killed, the new QEMU is not to wait for an answer.
-      listener = process == nil ? made : nil
+      listener = process == nil && outgoing.fileServer == nil ? made : nil
     case .port:
       let made = try Namespaces.within(pid, [.network]) { () throws(Failure) in PortBox(try LoopbackListener()) }
       listener = DescriptorBox(try made.listener.socket.duplicate())
       standIn = .port(made.listener.port)
-      process = nil
+      (process, fileServer) = (nil, nil)
     }
     redirection = outgoing.peer.redirection(to: standIn)
     substitution = redirection == nil ? standIn : nil

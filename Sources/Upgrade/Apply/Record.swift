@@ -79,6 +79,9 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var vsock: Rewiring.Vsock?
   /// What the old QEMU exports by NBD; nil in records of versions that knew of none.
   public var exports: ExportServer?
+  /// How many eventfds QEMU shares with the programs that serve directories to the guest (``FileServer``); nil in records of versions
+  /// that knew of none.
+  public var fileServerEvents: Int?
   /// What the old QEMU had set for migrations of its own.
   public var settings: MigrationSettings
   public var holds: Bool

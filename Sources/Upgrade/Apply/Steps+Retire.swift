@@ -35,6 +35,7 @@ extension Executor {
       insist("remove the stage \(stage.path)") { () throws(Failure) in try self.host.removeStage(stage) }
     }
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.new) }
+    wakeFileServers(.new)
     record.state = .probation
     let isNoted = insist("note the probation") { () throws(Failure) in try self.host.save(self.record) }
     try mustStillRun()
@@ -48,6 +49,30 @@ extension Executor {
       throw Failure(
         step: "hold the upgrade of", subject: record.vm, reason: "its record could not be written, so it can be neither committed nor rolled back",
         hint: "free space in moult's state directory; the guest runs in the new QEMU")
+    }
+  }
+
+  /// Now and then QEMU takes its rings from such a program again when it has just given them, and says nothing: three times in some
+  /// 300 moves the guest waited for its files. Stopped and continued it gives them once more.
+  func wakeFileServers(_ side: Side) {
+    guard let expected = record.fileServerEvents, expected > 0 else { return }
+    attempt("have the programs that serve directories look at what the guest asks for") { () throws(Failure) in
+      for _ in 0..<3 {
+        if try self.host.wakeFileServers(side, expected: expected) { return }
+        if try self.host.command(side, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string != "running" {
+          self.notes.append("the guest is paused: cont over QMP lets it go on, if nobody wants that")
+          return
+        }
+        for (command, event) in [("stop", "STOP"), ("cont", "RESUME")] {
+          _ = try self.host.command(side, command, nil, seconds: Self.switchSeconds)
+          // It is none that tells of an unhealthy guest.
+          try self.host.awaitEvent(side, event, seconds: Self.switchSeconds)
+        }
+        self.notes.append("QEMU did not use the program that serves a directory: the guest was stopped and continued once more, for some milliseconds")
+      }
+      throw Failure(
+        step: "serve directories to", subject: "the guest", reason: "QEMU does not use the programs that do",
+        hint: "stop and cont over QMP, or unplug the device and plug it in again")
     }
   }
 

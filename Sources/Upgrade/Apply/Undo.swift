@@ -266,6 +266,7 @@ extension Executor {
     }
     exportAgain()
     attempt("restore the migration settings") { () throws(Failure) in try self.restoreMigrationSettings(.old) }
+    wakeFileServers(.old)
     return true
   }
 

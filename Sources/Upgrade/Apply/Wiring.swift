@@ -112,7 +112,7 @@ final class Wiring {
 
   /// What stand-ins did not answer the new QEMU, and why; nil if they answered everything.
   var complaint: String? {
-    let complaints = (backEnds + peers.compactMap(\.process)).compactMap { $0.complaint() }
+    let complaints = (backEnds + peers.compactMap(\.process)).compactMap { $0.complaint() } + peers.compactMap { $0.fileServer?.complaint }
     return complaints.isEmpty ? nil : complaints.joined(separator: "; ")
   }
 

@@ -19,19 +19,14 @@ extension ObservedNetwork {
     let devices = outgoing.contains { $0.peer.backEnd == .vhostUser || $0.peer.backEnd == .network } ? try devices() : []
     servedDisks = devices.filter { !$0.isNetwork }
     for (index, found) in outgoing.enumerated() {
-      guard let kind = found.peer.backEnd else { continue }
+      guard let kind = found.peer.backEnd, kind != .fileSystem else { continue }
       func refuse(_ why: String) { unresolved.append((commandLine.options[found.peer.option].text, why)) }
       guard let socket = found.socket, let peer = unix.first(where: { $0.inode == socket.inode })?.peerInode else {
         refuse("QEMU is not connected to \(found.peer.text)")
         continue
       }
       let (program, theirs, isStopped) = try holder(peer)
-      // QEMU has sent one end of a socket pair to the back end: the two know nobody else.
-      let pairs = unix.filter { entry in
-        entry.state == .established && entry.path == nil && entry.inode != socket.inode && numbers[entry.inode] != nil
-          && entry.peerInode.map { peer in theirs.contains(peer) && !unix.contains { $0.inode == peer && $0.path != nil } } ?? false
-      }
-      let channels = pairs.compactMap { entry in numbers[entry.inode].map { Connection(descriptor: $0, inode: entry.inode) } }
+      let channels = Self.channels(numbers, unix, theirs: theirs)
       if kind == .tpm, channels.count != 1 {
         refuse("which connection has the commands of the TPM cannot be told: QEMU has \(channels.count) that could be it")
         continue
@@ -87,8 +82,18 @@ extension ObservedNetwork {
           continue
         }
         outgoing[index].backEnd = .network(card.answers)
+      case .fileSystem: continue
       }
     }
+  }
+
+  /// QEMU has sent one end of a socket pair to the back end: the two know nobody else.
+  /// - Parameter theirs: the sockets of the back end.
+  static func channels(_ numbers: [UInt64: CInt], _ unix: [UnixSocketEntry], theirs: Set<UInt64>) -> [Connection] {
+    unix.filter { entry in
+      entry.state == .established && entry.path == nil
+        && entry.peerInode.map { peer in theirs.contains(peer) && !unix.contains { $0.inode == peer && $0.path != nil } } ?? false
+    }.compactMap { entry in numbers[entry.inode].map { Connection(descriptor: $0, inode: entry.inode) } }
   }
 
   /// Said of whatever is not to be asked for, too.

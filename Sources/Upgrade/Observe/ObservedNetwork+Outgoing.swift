@@ -24,7 +24,12 @@ extension ObservedNetwork {
       case .path(let path):
         let there = try locate(path)
         // The name is as the other program gave it to bind(2); the file is the same one.
-        func isThere(_ entry: UnixSocketEntry) -> Bool { entry.path == path || (there?.status).map(entry.isBound) ?? false }
+        func isThere(_ entry: UnixSocketEntry) -> Bool {
+          if entry.path == path || (there?.status).map(entry.isBound) ?? false { return true }
+          // One that was given it by an upgrade.
+          guard peer.backEnd == .fileSystem, case .chardev(let id) = peer.user else { return false }
+          return FileServer.isName(entry.path, ofChardev: id)
+        }
         if peer.isAccepted {
           candidates = unix.filter { $0.state == .established && isThere($0) && isOwn($0.inode) }.map(\.inode)
         } else {

@@ -37,6 +37,8 @@ public struct ObservedNetwork: Sendable, Equatable {
     public var listener: UInt64?
     /// Of one to a back end: what stands in for that.
     public var backEnd: BackEnd?
+    /// Of one to a program that serves a directory: how another one is started.
+    public var fileServer: FileServer?
     /// Further connections, which were opened over this one.
     public var channels: [Connection] = []
     var connections: [Connection] { (socket.map { [$0] } ?? []) + channels }

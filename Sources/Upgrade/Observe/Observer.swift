@@ -89,6 +89,7 @@ public enum Observer {
       now.commandLine, started: CommandLine(argv: try ProcFS.arguments(of: pid)), remote: live.graph.remoteNodes, pid: pid,
       descriptors: descriptors, sockets: sockets, absolute: absolute)
     try network.findBackEnds(now.commandLine, descriptors, unix: sockets, pid: pid, monitor)
+    try network.findFileServers(now.commandLine, descriptors, unix: sockets, pid: pid)
     try network.findExports(
       live, version: version, files: names.compactMap(\.owned), descriptors: descriptors, internet: try InternetSocketTable.read(networkOf: pid),
       unix: sockets, pid: pid) { () throws(Failure) in _ = try monitor.execute("query-status") }

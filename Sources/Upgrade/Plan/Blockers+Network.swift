@@ -11,6 +11,11 @@ extension UpgradePlan {
       warnings.append(
         "QEMU's connection to \(outgoing.peer.text) (\(outgoing.peer.user.text)) ends with the old QEMU; the new one makes another within \(Double(outgoing.peer.reconnectMilliseconds) / 1000) s")
     }
+    for outgoing in observation.network.outgoing {
+      guard let server = outgoing.fileServer else { continue }
+      warnings.append(
+        "\(server.program) (pid \(server.pid)), which serves \(outgoing.peer.user.text), ends with the old QEMU; another one, which moult starts with the same arguments, serves the new one: whoever looks after the first, a service of systemd's for one, sees it end")
+    }
     if let exports = observation.network.exports {
       warnings.append(
         "the limits of the NBD server at \(exports.address) (max-connections, handshake-max-seconds), and the I/O threads of its exports, cannot be read back: they are QEMU's defaults in the new one")
@@ -45,6 +50,19 @@ extension UpgradePlan {
       Blocker(
         option: "chardev \(disk.chardev)", reason: "QEMU \(target.version) does not load a vhost-user-blk that \(observation.version) saves",
         wayOut: "a QEMU before \(Self.loadsNoOlderDisks.major); or restart the VM in the new one")
+    }
+  }
+
+  /// The first version that takes over what a program that serves a directory knows of its guest.
+  private static let movesDirectories = QEMUVersion(major: 8, minor: 2)
+
+  /// Directories that other programs serve. Of an older running version QEMU itself says so.
+  var servedDirectoryBlockers: [Blocker] {
+    guard let target, target.version < Self.movesDirectories else { return [] }
+    return observation.network.outgoing.filter { $0.peer.backEnd == .fileSystem }.map { outgoing in
+      Blocker(
+        option: outgoing.peer.user.text, reason: "QEMU \(target.version) cannot take over a directory that another program serves",
+        wayOut: "QEMU \(Self.movesDirectories) or later; or unplug the device")
     }
   }
 

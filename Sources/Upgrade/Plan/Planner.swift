@@ -49,7 +49,7 @@ extension UpgradePlan {
       warnings: description.warnings + observation.unreadable + Self.warnings(observation, memory, target), blockers: blockers)
     // Its stop must be one of moult's: see ``LinuxHost/stopGuest(draining:)``.
     if !observation.network.servedDisks.isEmpty { plan.memory.stopsGuest = true }
-    plan.blockers += plan.networkBlockers + plan.redirectionBlockers + plan.remoteDiskBlockers + plan.servedDiskBlockers
+    plan.blockers += plan.networkBlockers + plan.redirectionBlockers + plan.remoteDiskBlockers + plan.servedDiskBlockers + plan.servedDirectoryBlockers
     plan.dropUnnamedSockets()
     plan.warnings += plan.networkWarnings
     let rewiring = plan.rewiring

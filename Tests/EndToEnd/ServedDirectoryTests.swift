@@ -1,0 +1,67 @@
+import Foundation
+import Glibc
+import Lab
+import Testing
+
+extension EndToEnd {
+  /// Directories that another program serves (vhost-user-fs).
+  @Suite struct ServedDirectories {
+    @Test
+    func `the guest keeps its files open in a directory of virtiofsd's`() throws {
+      try leavingNothing {
+        let base = Lab.paths.run + "/e2e-files-of-host"
+        let (shared, socket) = (base + "/shared", base + "/socket")
+        try FileManager.default.createDirectory(atPath: shared, withIntermediateDirectories: true)
+        defer { _ = try? run(["rm", "-r", base]) }
+        func say(_ word: String) throws { try word.write(toFile: shared + "/word", atomically: true, encoding: .utf8) }
+        try say("first")
+        let server = try ChildProcess([Lab.paths.virtiofsd, "--socket-path=\(socket)", "--shared-dir=\(shared)", "--cache=never"], log: base + "/log")
+        defer { server.signal(SIGKILL) }
+        try eventually("virtiofsd listens") { access(socket, F_OK) == 0 }
+        let vm = try LabVM(
+          VMConfiguration("e2e-files") {
+            $0.version = .v10_0
+            $0.memory = .file()
+            $0.words = ["files=host"]
+            $0.extraArguments = ["-chardev", "socket,id=fs,path=\(socket)", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"]
+          })
+        defer { vm.end() }
+        /// The guest writes on, into the file that it has open since its start, and reads what the host writes.
+        func mustServe(_ word: String) throws {
+          try say(word)
+          try eventually("the guest reads \(word)") {
+            let lines = try String(contentsOfFile: shared + "/lines", encoding: .utf8).split(separator: "\n")
+            return lines.last?.hasSuffix(" \(word)") ?? false
+          }
+        }
+        try mustServe("first")
+        let refused = try run(moult: ["plan", "e2e-files"] + QEMUVersion.v7_2.destination)
+        #expect(refused.code == 3 && refused.stderr.contains("cannot take over a directory"), "\(refused)")
+        try vm.mustUpgrade(to: .v11_1, ["--hold"], outcome: "held")
+        try eventually("the first one ends with its QEMU") { !server.isRunning }
+        try mustServe("second")
+        try vm.mustRollBack(to: .v10_0)
+        try mustServe("third")
+        // Taken back when the state has been moved already.
+        let old = try vm.pid()
+        let upgrade = try TracedRun(moult: ["upgrade", "e2e-files"] + QEMUVersion.v11_1.destination, of: vm)
+        try upgrade.go(to: "exchange.done")
+        try upgrade.killAll()
+        #expect(try run(moult: ["recover", "e2e-files"]).code == 0)
+        #expect(try vm.pid() == old && vm.processes == [old])
+        try mustServe("fourth")
+        // Nobody has connected to the one for the new QEMU yet.
+        let early = try TracedRun(moult: ["upgrade", "e2e-files"] + QEMUVersion.v11_1.destination, of: vm)
+        try early.go(to: "record#2")
+        try early.killAll()
+        try eventually("it is recovered") { try run(moult: ["recover", "e2e-files"]).code == 0 }
+        try vm.mustUpgrade(to: .v11_1, ["--memory", "copy"])
+        try mustServe("fifth")
+        let numbers = try String(contentsOfFile: shared + "/lines", encoding: .utf8).split(separator: "\n").map { Int($0.prefix { $0 != " " }) }
+        #expect(numbers == Array(1...numbers.count).map(Optional.some))
+        vm.end()
+        try eventually("the last one ends with its QEMU") { !Processes.all().contains { $0.arguments.contains("--shared-dir=\(shared)") } }
+      }
+    }
+  }
+}
