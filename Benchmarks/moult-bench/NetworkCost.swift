@@ -9,6 +9,8 @@ struct NetworkCost {
     var count: Int
     var arguments: [String]
     var hasClient = false
+    /// Exported by NBD: to whoever writes, too, or not; nil for nothing.
+    var isWritable: Bool?
   }
   private let options: Options
   private let version: QEMUVersion
@@ -30,6 +32,8 @@ struct NetworkCost {
         name: "\(number) TCP ports", count: number,
         arguments: LoopbackSocket.freePorts(number).flatMap { ["-monitor", "tcp:127.0.0.1:\($0),server=on,wait=off"] }),
       Kind(name: "1 client of a console", count: 1, arguments: [], hasClient: true),
+      Kind(name: "1 NBD export, only read", count: 1, arguments: NBDExport.node, isWritable: false),
+      Kind(name: "1 NBD export that may be written to", count: 1, arguments: NBDExport.node, isWritable: true),
     ]
   }
 
@@ -46,6 +50,7 @@ struct NetworkCost {
         }, within: 240)
       vms.append(vm)
       if !kind.hasClient { vm.serial.stop() }
+      if let isWritable = kind.isWritable { try NBDExport.start(in: vm, port: LoopbackSocket.freePorts(1)[0], isWritable: isWritable) }
       try vm.qmp("stop")
     }
     var samples = [[Sample]](repeating: [], count: kinds.count)

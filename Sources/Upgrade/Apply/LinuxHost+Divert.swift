@@ -66,6 +66,7 @@ extension LinuxHost {
         identity: WiredMove.identity(ofSocket: try Files.status(of: standIn.raw).inode))
       diverted[move.move.from] = (output, DescriptorBox(try oldProcess.duplicate(descriptor: source)))
     }
+    if let last = moves.compactMap(\.diversion).last { try Self.makeRoom(upTo: last.kept, by: last.standIn, in: oldProcess.pid) }
     return moves
   }
 
@@ -75,6 +76,13 @@ extension LinuxHost {
     let number = (try ProcFS.openDescriptors(of: pid).map(\.number).max() ?? 0) + 4096
     guard let most = try ResourceLimits.read(pid: pid).limits[.openFiles]?.soft, most <= UInt64(number) + UInt64(count) else { return number }
     return CInt(most) - CInt(count) - 1
+  }
+
+  /// Has a process's table of descriptors reach that far: when it grows, the kernel waits for a grace period of RCU
+  /// (`expand_fdtable` in its fs/file.c), 5 to 15 ms, which are not to be part of the pause.
+  /// - Parameter descriptor: any of the process's.
+  static func makeRoom(upTo number: CInt, by descriptor: CInt, in pid: pid_t) throws(Failure) {
+    try Transplant.perform([.init(from: descriptor, to: number)], closing: [number], in: pid, outlivesUs: true)
   }
 
   public func divert(_ moves: [WiredMove]) throws(Failure) {

@@ -19,7 +19,9 @@ extension LinuxHost {
       }
     }
     guard let number = try Self.numbers(of: giveStandIn(to: .old), in: oldProcess).first else { throw Self.lost(exports) }
-    listenerStandIn = (number, try Self.distantDescriptor(in: oldProcess.pid, count: 1))
+    let kept = try Self.distantDescriptor(in: oldProcess.pid, count: 1)
+    try Self.makeRoom(upTo: kept, by: number, in: oldProcess.pid)
+    listenerStandIn = (number, kept)
   }
 
   public func setListenerAside(_ exports: ExportServer) throws(Failure) {
