@@ -36,7 +36,7 @@ extension EndToEnd {
         }
         try mustServe("first")
         let refused = try run(moult: ["plan", "e2e-files"] + QEMUVersion.v7_2.destination)
-        #expect(refused.code == 3 && refused.stderr.contains("cannot take over a directory"), "\(refused)")
+        #expect(refused.code == 3 && refused.stderr.contains("cannot hand over, or take, a directory"), "\(refused)")
         try vm.mustUpgrade(to: .v11_1, ["--hold"], outcome: "held")
         try eventually("the first one ends with its QEMU") { !server.isRunning }
         try mustServe("second")

@@ -62,7 +62,7 @@ import Testing
     .init(argv: ["-device", #"{"driver":"vfio-user-pci","socket":{"path":"/v"}}"#], kind: .unixSocket, address: "/v"),
     .init(argv: ["-device", "usb-host,hostdevice=/dev/bus/usb/1"], kind: .usbHost, address: "/dev/bus/usb/1"),
     .init(argv: ["-chardev", "socket,id=c,path=/p", "-device", "vhost-user-vsock-pci,chardev=c"], kind: .vhostUser, address: "/p"),
-    .init(argv: ["-chardev", "socket,id=c,path=/p", "-device", "vhost-user-fs-pci,chardev=c"], kind: .vhostUser, address: "/p"),
+    .init(argv: ["-chardev", "socket,id=c,path=/p", "-device", "vhost-user-scsi-pci,chardev=c"], kind: .vhostUser, address: "/p"),
     .init(argv: ["-fsdev", "local,id=f,path=/x", "-device", "virtio-9p-pci,fsdev=f"], kind: .directory, address: "/x"),
     .init(argv: ["-virtfs", "local,path=/x,mount_tag=t"], kind: .directory, address: "/x"),
     .init(argv: ["-object", "memory-backend-file,id=m,size=1M,mem-path=/m", "-device", "ivshmem-plain,memdev=m"], kind: .memory, address: "/m"),

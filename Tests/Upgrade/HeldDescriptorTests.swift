@@ -166,6 +166,13 @@ import Testing
     #expect(match.match(bindings, nodes: nil).map { $0.descriptors.map(\.number) } == [[13, 14], []])
   }
 
+  @Test func `what a user network has open for the guest is its`() {
+    let socket = HeldDescriptor(number: 29, type: "tcp connection", kind: .tcpSocket, address: "127.0.0.1:59382")
+    let user = Binding(kind: .netdevUser, role: .own, address: "u", option: "-netdev user,id=u", handover: .relaunch, why: "")
+    let match = BindingMatch(descriptors: [socket], identity: { _ in nil }, memory: [:], passing: [29])
+    #expect(match.match([user], nodes: nil).map { $0.descriptors.map(\.number) } == [[29]])
+  }
+
   /// The port alone does not tell whose it is.
   @Test func `a connection is that of one option`() {
     var connection = HeldDescriptor(number: 5, type: "tcp connection", kind: .tcpSocket, address: "10.0.0.1:9")

@@ -171,12 +171,12 @@ extension Describer {
             "the new QEMU gets another process of the program, which takes over the first one's state in the migration", purpose: purpose)
         } else {
           refuse(
-            kind, address, "the program that serves a directory ends with its connection",
-            "let QEMU connect to it by path=, without server= and reconnect=; or unplug the device first (device_del, then chardev-remove)")
+            kind, address, "the program that serves a directory ends with its connection, and moult starts another one for a path that QEMU connects to once",
+            "let QEMU connect to it by path= alone, without server=, reconnect= and abstract=; or unplug the device first (device_del, then chardev-remove)")
         }
       } else {
         refuse(
-          kind, address, "the back end of vhost-user serves one QEMU at a time, and only those of disks (vhost-user-blk) and of -netdev can be handed over yet",
+          kind, address, "the back end of vhost-user serves one QEMU at a time, and only those of disks (vhost-user-blk), of directories (vhost-user-fs) and of -netdev can be handed over yet",
           "unplug the device first (device_del, then chardev-remove)")
       }
     } else if let fd = parameters["fd"] {

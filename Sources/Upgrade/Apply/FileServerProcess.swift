@@ -5,6 +5,9 @@ import Sandbox
 
 /// Another process of a ``FileServer``, for the new QEMU. It ends with the connection that it serves, whoever ends that.
 struct FileServerProcess {
+  /// Not the first one's, in whose memory it is: whoever breaks into that could have root load a library of his.
+  private static let environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+
   private let server: FileServer
   private let process: ProcessHandle
 
@@ -18,12 +21,17 @@ struct FileServerProcess {
   /// - Parameters:
   ///   - listener: a listening unix socket, which it takes its connection from.
   ///   - old: the running QEMU.
-  init(_ server: FileServer, listener: CInt, old: pid_t) throws(Failure) {
+  ///   - isTrial: it leaves no word where the first one writes its messages.
+  init(_ server: FileServer, listener: CInt, old: pid_t, isTrial: Bool) throws(Failure) {
     self.server = server
     let (attributes, first) = (try ProcessAttributes.read(pid: server.pid), try ProcessHandle(pid: server.pid))
     // Where it writes its messages the other one does.
     var (streams, kept): ([ProcessPlan.Stream], [DescriptorBox]) = ([], [])
     for number in CInt(1)...2 {
+      if isTrial {
+        streams.append(.null)
+        continue
+      }
       do throws(Failure) {
         let box = DescriptorBox(try first.duplicate(descriptor: number))
         kept.append(box)
@@ -34,7 +42,7 @@ struct FileServerProcess {
     let child = try Sandbox.launch(
       SandboxPlan(),
       ProcessPlan(
-        executable: .path(server.program), arguments: server.arguments, environment: server.environment, workingDirectory: server.workingDirectory,
+        executable: .path(server.program), arguments: server.arguments, environment: Self.environment, workingDirectory: server.workingDirectory,
         umask: attributes.status.umask, limits: attributes.limits, scheduling: attributes.scheduling, cgroups: try CgroupMembership.of(process: old),
         standardInput: .null, standardOutput: streams[0], standardError: streams[1],
         inherited: [.init(source: listener, number: FileServer.listeningDescriptor)], newSession: true, orphan: true,

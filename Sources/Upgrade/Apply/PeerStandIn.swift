@@ -56,7 +56,7 @@ final class PeerStandIn {
       let made = DescriptorBox(try Namespaces.within(pid, [.network]) { () throws(Failure) in try UnixSocket.listen(abstract: name) })
       standIn = .abstract(name)
       process = try outgoing.backEnd.map { backEnd throws(Failure) in try BackEndProcess(backEnd, key: key, .listener(made.raw)) }
-      fileServer = try outgoing.fileServer.map { server throws(Failure) in try FileServerProcess(server, listener: made.raw, old: pid) }
+      fileServer = try outgoing.fileServer.map { server throws(Failure) in try FileServerProcess(server, listener: made.raw, old: pid, isTrial: directory == nil) }
       // The process has the only one: should it be killed, the new QEMU is not to wait for an answer.
       listener = process == nil && outgoing.fileServer == nil ? made : nil
     case .port:

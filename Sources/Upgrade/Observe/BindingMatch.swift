@@ -15,6 +15,8 @@ struct BindingMatch {
   var taps: [String: [Int32]] = [:]
   /// The descriptors of connections that QEMU makes, with what was opened over them, by the options that make them.
   var connections: [String: [Int32]] = [:]
+  /// Those with which user networks serve the guest: of the first of them, as nothing tells whose they are.
+  var passing: Set<Int32> = []
 
   /// Each binding with its descriptors, then the descriptors that no binding explains as bindings of their own.
   /// - Parameter nodes: files that QEMU says are block nodes, and whether it only reads them; nil if it was not asked.
@@ -22,10 +24,12 @@ struct BindingMatch {
     var claimed: Set<Int32> = []
     var result: [InspectedBinding] = []
     var rest = sets
-    for binding in bindings {
+    let user = bindings.firstIndex { $0.kind == .netdevUser }
+    for (index, binding) in bindings.enumerated() {
       // QEMU duplicates what is for a set, and closes the number that it came by.
       let member = Self.set(binding).map { set in rest[set, default: []].isEmpty ? -1 : rest[set, default: []].removeFirst() }
       var held = descriptors.filter { descriptor in member.map { $0 == descriptor.number } ?? holds(descriptor, binding) }
+      if index == user { held += descriptors.filter { passing.contains($0.number) } }
       // Connections belong to what listens for them.
       let listeners = Set(held.filter { $0.role == .listen }.map(\.number))
       held += descriptors.filter { descriptor in

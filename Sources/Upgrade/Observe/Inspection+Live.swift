@@ -94,7 +94,9 @@ extension Session {
       }
       for tap in observation.network.taps { taps[observation.commandLine.options[tap.tap.option].text] = tap.descriptors }
     }
-    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps, connections: connections)
+    let served = observation?.network.passing ?? []
+    let passing = Set(descriptors.filter { $0.socketInode.map(served.contains) ?? false }.map(\.number))
+    inspection.bindings = BindingMatch(descriptors: held, identity: { identities[$0] }, memory: memory, sets: observation?.live.descriptorSets ?? [:], taps: taps, connections: connections, passing: passing)
       .match(inspection.bindings.map(\.binding), nodes: observation?.nodeFiles)
     return inspection
   }

@@ -10,7 +10,6 @@ public struct FileServer: Sendable, Equatable {
   public var program: String
   /// With which another one takes its connection from ``listeningDescriptor``.
   public var arguments: [String]
-  public var environment: [String]
   public var workingDirectory: String
   /// How many eventfds it shares with QEMU, which wake the one and interrupt the guest of the other.
   public var events = 0
@@ -75,7 +74,7 @@ extension FileServer {
       throw failure("whether another one of its back end (\(serves)) takes over the state is not known; that of \(Self.programs.joined(separator: ", ")) does")
     }
     let serving = try ProcFS.status(pid)
-    if ["T", "t"].contains(serving.state) { throw failure("its back end is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on") }
+    if ["T", "t"].contains(serving.state) { throw failure("its back end (pid \(pid)) is stopped (SIGSTOP, or by a debugger): kill -CONT lets it go on") }
     // In its sandbox of namespaces it is a child, whose parent only waits.
     var starter = pid
     if serving.parent > 1, let parent = try unlessGone({ () throws(Failure) in try Files.status("/proc/\(serving.parent)/exe") }),
@@ -87,6 +86,11 @@ extension FileServer {
     for kind in ["user", "pid"] where try ProcFS.namespace(kind, of: starter) != ProcFS.namespace(kind, of: getpid()) {
       throw failure("its back end (pid \(starter)) was started in another namespace (\(kind)): another one cannot be started like it")
     }
+    // Its arguments are its own memory. A parent's are safe from a child that was broken into; without a sandbox there is nothing to break
+    // out of.
+    guard try ProcFS.root(of: pid) == "/" else {
+      throw failure("its back end (pid \(pid)) has another root (--sandbox=chroot): start it with --sandbox=namespace")
+    }
     let executable = try ProcFS.executable(of: starter)
     guard let file = try Files.statusIfPresent(executable.path) else {
       throw failure("the program of its back end (pid \(starter)), \(executable.path), is not there any more")
@@ -96,6 +100,9 @@ extension FileServer {
       throw failure("\(executable.path) is not the program of its back end (pid \(starter)), which was started in another root")
     }
     let arguments = FileServerArguments(try ProcFS.arguments(of: starter))
+    guard let others = arguments.listening(at: Self.listeningDescriptor) else {
+      throw failure("its back end (pid \(starter)) is not told where it listens by --socket-path or --fd: a virtiofsd before 1.11, and the one of QEMU itself, has no state that another one takes over")
+    }
     guard let directory = arguments.directory, let here = try Files.statusIfPresent(directory) else {
       throw failure("which directory its back end (pid \(starter)) serves cannot be told: --shared-dir with an absolute path says so")
     }
@@ -103,11 +110,8 @@ extension FileServer {
     var isThere = try Files.status("/proc/\(pid)/root/").isSameFile(as: here)
     if !isThere { isThere = try unlessGone { () throws(Failure) in try Files.status("/proc/\(pid)/root\(directory)") }?.isSameFile(as: here) ?? false }
     guard isThere else { throw failure("\(directory) is another directory for its back end (pid \(starter)): it was replaced, or that was started in another root") }
-    guard let others = arguments.listening(at: Self.listeningDescriptor) else {
-      throw failure("its back end (pid \(starter)) is not told where it listens by --socket-path or --fd")
-    }
     self.init(
-      pid: starter, program: executable.path, arguments: others, environment: try ProcFS.environment(of: starter),
+      pid: starter, program: executable.path, arguments: others,
       workingDirectory: try ProcFS.workingDirectory(of: starter))
   }
 }

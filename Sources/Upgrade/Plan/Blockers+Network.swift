@@ -56,13 +56,14 @@ extension UpgradePlan {
   /// The first version that takes over what a program that serves a directory knows of its guest.
   private static let movesDirectories = QEMUVersion(major: 8, minor: 2)
 
-  /// Directories that other programs serve. Of an older running version QEMU itself says so.
+  /// Directories that other programs serve.
   var servedDirectoryBlockers: [Blocker] {
-    guard let target, target.version < Self.movesDirectories else { return [] }
+    let versions = [observation.version] + (target.map { [$0.version] } ?? [])
+    guard let old = versions.first(where: { $0 < Self.movesDirectories }) else { return [] }
     return observation.network.outgoing.filter { $0.peer.backEnd == .fileSystem }.map { outgoing in
       Blocker(
-        option: outgoing.peer.user.text, reason: "QEMU \(target.version) cannot take over a directory that another program serves",
-        wayOut: "QEMU \(Self.movesDirectories) or later; or unplug the device")
+        option: outgoing.peer.user.text, reason: "QEMU \(old) cannot hand over, or take, a directory that another program serves",
+        wayOut: old == observation.version ? "restart the VM in QEMU \(Self.movesDirectories) or later; or unplug the device" : "QEMU \(Self.movesDirectories) or later; or unplug the device")
     }
   }
 
