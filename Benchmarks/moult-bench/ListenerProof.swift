@@ -16,7 +16,7 @@ struct ListenerProof {
   }
 
   func measure() throws -> [SurveyResult] {
-    let ports = LoopbackSocket.freePorts(8)
+    let ports = LoopbackSocket.freePorts(7)
     let name = "bench-listeners-\(getpid())"
     // Of the lab's QEMUs the host's own has SPICE.
     let hasSPICE = version.root == nil
@@ -33,12 +33,11 @@ struct ListenerProof {
           "-chardev", "socket,id=hidden,path=\(name),abstract=on,server=on,wait=off", "-device", "virtio-serial-pci",
           "-device", "virtserialport,chardev=hidden,name=hidden", "-vnc", "unix:\(directory)/vnc.sock",
           "-qmp", "unix:\(directory)/events.sock,server=on,wait=off", "-monitor", "unix:\(directory)/monitor.sock,server=on,wait=off",
-        ] + NBDExport.node + (hasSPICE ? ["-spice", "port=\(ports[7]),addr=127.0.0.1,disable-ticketing=on"] : [])
+        ] + (hasSPICE ? ["-spice", "port=\(ports[6]),addr=127.0.0.1,disable-ticketing=on"] : [])
       }, within: 240)
     defer { vm.end() }
-    try NBDExport.start(in: vm, port: ports[6], isWritable: true)
     let directory = (vm.configuration.qmpSocket as NSString).deletingLastPathComponent
-    let ofPorts = ["VNC", "VNC websocket", "QMP over TCP", "human monitor over TCP", "serial port over TCP", "forwarded port", "NBD server"] + (hasSPICE ? ["SPICE"] : [])
+    let ofPorts = ["VNC", "VNC websocket", "QMP over TCP", "human monitor over TCP", "serial port over TCP", "forwarded port"] + (hasSPICE ? ["SPICE"] : [])
     var probers = zip(ofPorts, ports).map { ($0, ConnectionProber(port: $1, pause: Self.pause)) }
     probers.append(("abstract unix socket", try ConnectionProber(abstract: name, pause: Self.pause)))
     for (what, path) in [

@@ -61,6 +61,35 @@ public struct MountInfo: Sendable, Equatable {
     return best
   }
 
+  /// What a process sees of the host's files in a directory: the mount that it lies on, and those below it.
+  public struct View: Sendable, Hashable {
+    /// Below the directory; empty for itself.
+    var place: String
+    var device: UInt64
+    /// Of the file system.
+    var directory: String
+    var restrictions: Set<String>
+  }
+
+  /// - Parameter directory: absolute, without symbolic links, as the process has it.
+  public static func view(of directory: String, in mounts: [MountInfo]) -> Set<View> {
+    func view(_ mount: MountInfo, _ place: String, _ inner: String) -> View {
+      View(
+        place: place, device: mount.device, directory: mount.root == "/" && !inner.isEmpty ? inner : mount.root + inner,
+        restrictions: Set(mount.options).intersection(["ro", "nosuid", "nodev", "noexec"]))
+    }
+    guard let own = containing(directory, in: mounts) else { return [] }
+    let prefix = directory == "/" ? "" : directory
+    let inner = own.mountPoint == "/" ? prefix : String(prefix.dropFirst(own.mountPoint.utf8.count))
+    // Of several on one place the last is seen.
+    var below: [String: View] = [:]
+    for mount in mounts where mount.mountPoint.hasPrefix(prefix + "/") && mount.mountPoint != "/" {
+      let place = String(mount.mountPoint.dropFirst(prefix.utf8.count))
+      below[place] = view(mount, place, "")
+    }
+    return Set([view(own, "", inner)] + below.values)
+  }
+
   /// Whether a mount's root is exactly `path`.
   public static func isMountPoint(_ path: String, in mounts: [MountInfo]) -> Bool {
     mounts.contains { $0.mountPoint == path }

@@ -63,5 +63,41 @@ extension EndToEnd {
         try eventually("the last one ends with its QEMU") { !Processes.all().contains { $0.arguments.contains("--shared-dir=\(shared)") } }
       }
     }
+
+    /// One that has lost its program may end itself when it is told to migrate; and of one that loses it then nobody else would tell.
+    @Test(arguments: [("compare.done", true), ("switch.done", false)])
+    func `a virtiofsd that dies is missed, and the guest is not lost`(point: String, isFirst: Bool) throws {
+      try leavingNothing {
+        let base = Lab.paths.run + "/e2e-files-lost-host"
+        let (shared, socket) = (base + "/shared", base + "/socket")
+        try FileManager.default.createDirectory(atPath: shared, withIntermediateDirectories: true)
+        defer { _ = try? run(["rm", "-r", base]) }
+        let server = try ChildProcess([Lab.paths.virtiofsd, "--socket-path=\(socket)", "--shared-dir=\(shared)"], log: base + "/log")
+        defer { server.signal(SIGKILL) }
+        try eventually("virtiofsd listens") { access(socket, F_OK) == 0 }
+        let vm = try LabVM(
+          VMConfiguration("e2e-files-lost") {
+            $0.version = .v10_0
+            $0.memory = .file()
+            $0.words = ["files=host"]
+            $0.extraArguments = ["-chardev", "socket,id=fs,path=\(socket)", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"]
+          })
+        defer { vm.end() }
+        try eventually("the guest writes") { access(shared + "/lines", F_OK) == 0 }
+        func serving() -> Set<pid_t> { Set(Processes.all().filter { $0.arguments.contains("--shared-dir=\(shared)") }.map(\.pid)) }
+        let (first, old) = (serving(), try vm.pid())
+        let upgrade = try TracedRun(moult: ["upgrade", "e2e-files-lost"] + QEMUVersion.v11_1.destination, of: vm)
+        try upgrade.go(to: point)
+        let victims = isFirst ? first : serving().subtracting(first)
+        #expect(!victims.isEmpty)
+        for pid in victims { Glibc.kill(pid, SIGKILL) }
+        try eventually("they have ended") { serving().isDisjoint(with: victims) }
+        try upgrade.release()
+        let outcome = try upgrade.wait()
+        #expect(outcome.code == 5 && outcome.stderr.contains("runs in the \(isFirst ? "old" : "new") QEMU without what other programs do for it"), "\(outcome)")
+        #expect(try vm.status() == "running" && (vm.pid() == old) == isFirst && vm.processes == [vm.pid()])
+        vm.end()
+      }
+    }
   }
 }

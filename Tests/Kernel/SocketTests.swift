@@ -258,3 +258,25 @@ func removeTree(_ path: String) {
     }
   }
 }
+
+@Suite struct MountViewTests {
+  private static func mounts(_ text: String) -> [MountInfo] { MountInfo.parse(text) }
+  private static let host = "27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:5 / /srv/share/sub rw,nosuid - tmpfs t rw\n31 27 0:6 / /srv/shared rw - tmpfs t rw"
+
+  /// What virtiofsd sees of /srv/share in its sandbox, and whether that is what the host has there.
+  @Test(arguments: [
+    ("66 42 254:0 /srv/share / rw - ext4 /dev/vda rw\n67 66 0:5 / /sub rw,nosuid - tmpfs t rw", true),
+    ("66 42 254:0 /srv/share / ro - ext4 /dev/vda rw\n67 66 0:5 / /sub rw,nosuid - tmpfs t rw", false),
+    ("66 42 254:0 /srv/share / rw - ext4 /dev/vda rw", false), ("66 42 254:0 /srv/other / rw - ext4 /dev/vda rw\n67 66 0:5 / /sub rw,nosuid - tmpfs t rw", false),
+    ("66 42 254:0 /srv/share / rw - ext4 /dev/vda rw\n67 66 0:9 / /sub rw,nosuid - tmpfs t rw", false), ("", false),
+  ])
+  func aSandboxSeesTheSame(mounts: String, isSame: Bool) {
+    #expect((MountInfo.view(of: "/", in: Self.mounts(mounts)) == MountInfo.view(of: "/srv/share", in: Self.mounts(Self.host))) == isSame)
+  }
+
+  @Test func theHostIsSeenAsItIs() {
+    let host = Self.mounts(Self.host)
+    #expect(MountInfo.view(of: "/srv/share", in: host).count == 2 && MountInfo.view(of: "/srv/shared", in: host).count == 1)
+    #expect(MountInfo.view(of: "/srv/shared", in: host) == MountInfo.view(of: "/", in: Self.mounts("1 0 0:6 / / rw - tmpfs t rw")))
+  }
+}

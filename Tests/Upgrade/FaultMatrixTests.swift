@@ -76,21 +76,22 @@ import Testing
   }
 
   /// Nobody may hear "committed", or "failed" and no more, of a guest that has lost a disk: until the last look.
-  @Test func aBackEndThatEndsIsMissed() throws {
-    let calls = RecoveryTests.calls(.served)
-    let lastLook = try #require(calls.firstIndex(of: "ended back ends new"))
+  @Test(arguments: [(Kind.served, "ended back ends new"), (.directories, "file servers new")])
+  func aBackEndThatEndsIsMissed(kind: Kind, look: String) throws {
+    let calls = RecoveryTests.calls(kind)
+    let lastLook = try #require(calls.lastIndex(of: look))
     for (index, call) in calls.enumerated() {
       for fault in [ModelHost.Fault.endBackEnd, .killMoult(after: true)] {
         var faults = [index: fault]
         // Killed one call later, moult leaves it to whoever recovers.
         if fault != .endBackEnd, index > 0 { faults[index - 1] = .endBackEnd }
-        let host = Self.host(.served, faults)
+        let host = Self.host(kind, faults)
         let report = fault == .endBackEnd ? ExecutorTests.run(host) : RecoveryTests.recover(host)
         guard let report else { continue }
         let what: Comment = "\(index) \(call): \(fault) → \(report.outcome.rawValue): \(report.notes)"
         #expect(Ending(host: host, report: report).faultsFound(single: true, recovered: fault != .endBackEnd) == [], what)
         // Killed before anything was done, moult has left no word of them.
-        #expect(index > lastLook || host.record?.rewiring == nil || report.outcome == .needsPerson, what)
+        #expect(index > lastLook || kind == .served && host.record?.rewiring == nil || report.outcome == .needsPerson, what)
       }
     }
   }

@@ -218,6 +218,14 @@ extension ModelHost: Host {
     try call("ended back ends \(side)") { () throws(Failure) in !hasBackEnd || side == .old && hasEndedPredecessors ? ["the disk"] : [] }
   }
 
+  func fileServers(_ side: Side) throws(Failure) -> FileServerUse {
+    try call("file servers \(side)") { () throws(Failure) in
+      guard hasBackEnd, isAlive(side) else { return FileServerUse() }
+      let programs = plan.observation.network.outgoing.count { $0.fileServer != nil }
+      return FileServerUse(programs: programs, events: programs * 6)
+    }
+  }
+
   func wakeFileServers(_ side: Side, expected: Int) throws(Failure) -> Bool {
     try call("wake file servers \(side)") { () throws(Failure) in
       if isAlive(side), side == .new ? !(new?.runs ?? false) : !old.runs { violate("woken before the guest runs") }

@@ -33,6 +33,8 @@ public final class Executor {
   var hasExports = true
   /// Exports of the old QEMU may have been ended.
   var hasEndedExports = false
+  /// A QEMU in which the guest runs has left something unanswered.
+  var wasSilent = false
   /// Milliseconds for which the guest stood still before QEMU stopped it.
   var stoodStill = 0.0
   /// In what the new QEMU turned out not to be the old one's twin.
@@ -62,7 +64,7 @@ public final class Executor {
       memory: plan.memory.strategy, stages: plan.stages, workingDirectory: LaunchPlan.workingDirectory(plan),
       covered: LaunchPlan.covers(plan).map(\.path), staged: [:],
       rewiring: nil, vsock: plan.rewiring.vsock, exports: plan.observation.network.exports,
-      fileServerEvents: plan.observation.network.outgoing.compactMap(\.fileServer?.events).reduce(0, +), settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
+      fileServers: FileServerUse(programs: plan.observation.network.outgoing.count { $0.fileServer != nil }), settings: MigrationSettings(plan.observation.live), holds: plan.request.hold,
       oomScoreAdjustment: plan.observation.oomScoreAdjustment, notifiedUnit: plan.observation.supervision.notifiedUnit,
       hasResumed: false, kept: nil, pauseMilliseconds: nil)
   }
@@ -95,7 +97,7 @@ public final class Executor {
         if let ended = fail(at: step.name, failure) { return ended }
       }
     }
-    let isWhole = hasBackEnds(.new) && hasExports && !wasContinuedTwice
+    let isWhole = hasBackEnds(.new) && answersStill() && hasExports && !wasContinuedTwice
     do { try mustStillRun() } catch { return down(at: .commit, error) }
     if !isWhole { return report(.needsPerson) }
     if host.isAlive(.old) {
@@ -164,6 +166,7 @@ extension Executor {
       return true
     } catch {
       notes.append("could not \(what): \(error)")
+      if record.hasResumed, error.errno == .timedOut { wasSilent = true }
       return false
     }
   }

@@ -50,27 +50,29 @@ struct FileServerProcess {
     process = try ProcessHandle(pid: child.pid)
   }
 
-  /// Has those that serve a QEMU look at their rings. What the guest asked for right when it was stopped waits in a ring, and QEMU's
+  /// Those that serve a QEMU.
+  /// - Parameter wakes: has them look at their rings, too. What the guest asked for right when it was stopped waits in a ring, and QEMU's
   /// own word of it (the counter of a new kick descriptor begins at 1, `virtio_bus_set_host_notifier` in its hw/virtio/virtio-bus.c)
   /// is lost if the program hears it before it is told to begin (rust-vmm/vhost, issue 247): the guest would wait for ever. To be
   /// looked at in vain does no harm, neither to a ring nor to a guest, whose interrupts go by the same kind of descriptor.
-  /// - Returns: how many descriptors of the kind they share with QEMU.
-  static func wake(servingFor qemu: ProcessHandle) throws(Failure) -> Int {
-    var count = 0
+  static func used(by qemu: ProcessHandle, wakes: Bool) throws(Failure) -> FileServerUse {
+    var use = FileServerUse()
     let own = Set(try ProcFS.openDescriptors(of: qemu.pid).compactMap(\.socketInode))
     let peers = try UnixSocketTable.read(networkOf: qemu.pid).filter { $0.state == .established && own.contains($0.inode) }.compactMap(\.peerInode)
     let known = try EventDescriptor.all(of: qemu.pid)
     for holder in Set(try SocketHolders.find(Set(peers), except: qemu.pid).values) {
       guard FileServer.isProgram(try ProcFS.executable(of: holder.pid).path) else { continue }
       let server = try ProcessHandle(pid: holder.pid)
+      use.programs += 1
       // Others are its own business: one tells its threads to end.
       for (id, number) in try EventDescriptor.all(of: holder.pid) where known[id] != nil {
+        use.events += 1
+        if !wakes { continue }
         let descriptor = DescriptorBox(try server.duplicate(descriptor: number))
         try EventDescriptor.signal(descriptor.raw)
-        count += 1
       }
     }
-    return count
+    return use
   }
 
   /// Ends those of an upgrade that wait for a connection still: their QEMU ended before it made one, or was never started.

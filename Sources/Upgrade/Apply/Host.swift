@@ -106,7 +106,9 @@ public protocol Host: AnyObject {
   /// Connections of a QEMU in which the guest runs to back ends that have ended, by whomever, each in words: it goes on without what
   /// they were for. None of one that has ended itself.
   func endedBackEnds(of moves: [WiredMove], in side: Side) throws(Failure) -> [String]
-  /// Has the programs that serve directories to the guest look for what it asked for when it was stopped.
+  /// The programs that serve directories to the guest.
+  func fileServers(_ side: Side) throws(Failure) -> FileServerUse
+  /// Has them look for what it asked for when it was stopped.
   /// - Parameter expected: how many eventfds they share with QEMU while they serve it.
   /// - Returns: whether they share as many by now, or come to within a moment.
   func wakeFileServers(_ side: Side, expected: Int) throws(Failure) -> Bool

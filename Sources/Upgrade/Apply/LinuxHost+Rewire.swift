@@ -138,10 +138,15 @@ extension LinuxHost {
     return DescriptorBox(try process.duplicate(descriptor: own.descriptor))
   }
 
+  public func fileServers(_ side: Side) throws(Failure) -> FileServerUse {
+    guard let process = side == .old ? oldProcess : newProcess, isAlive(side) else { return FileServerUse() }
+    return try FileServerProcess.used(by: process, wakes: false)
+  }
+
   public func wakeFileServers(_ side: Side, expected: Int) throws(Failure) -> Bool {
     guard let process = side == .old ? oldProcess : newProcess, isAlive(side) else { return true }
     for _ in 0..<50 {
-      if try FileServerProcess.wake(servingFor: process) >= expected { return true }
+      if try FileServerProcess.used(by: process, wakes: true).events >= expected { return true }
       // The guest runs, and the program is on its way.
       usleep(10_000)
     }

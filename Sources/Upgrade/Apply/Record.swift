@@ -79,9 +79,8 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   public var vsock: Rewiring.Vsock?
   /// What the old QEMU exports by NBD; nil in records of versions that knew of none.
   public var exports: ExportServer?
-  /// How many eventfds QEMU shares with the programs that serve directories to the guest (``FileServer``); nil in records of versions
-  /// that knew of none.
-  public var fileServerEvents: Int?
+  /// The programs that serve directories to the guest (``FileServer``); nil in records of versions that knew of none.
+  public var fileServers: FileServerUse?
   /// What the old QEMU had set for migrations of its own.
   public var settings: MigrationSettings
   public var holds: Bool
@@ -102,6 +101,13 @@ public struct UpgradeRecord: Sendable, Equatable, Codable {
   mutating func giveUpWayBack() { (holds, kept) = (false, nil) }
   /// Without the old version's files there is no way back, and nothing to wait for.
   var keepsWayBack: Bool { holds || kept != nil }
+}
+
+/// What a QEMU has of programs that serve directories to its guest.
+public struct FileServerUse: Sendable, Equatable, Codable {
+  public var programs = 0
+  /// How many eventfds they share: fewer while the guest has not enabled the device, or QEMU does not use them.
+  public var events = 0
 }
 
 /// The capabilities and parameters of migration that an upgrade changes, as they were before.

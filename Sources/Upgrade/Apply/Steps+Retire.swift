@@ -53,27 +53,33 @@ extension Executor {
   }
 
   /// Now and then QEMU takes its rings from such a program again when it has just given them, and says nothing: three times in some
-  /// 300 moves the guest waited for its files. Stopped and continued it gives them once more.
+  /// 300 moves the guest waited for its files. Stopped and continued it gives them once more. Once: the guest may have given the device
+  /// up itself.
   func wakeFileServers(_ side: Side) {
-    guard let expected = record.fileServerEvents, expected > 0 else { return }
+    guard let expected = record.fileServers, expected.events > 0 else { return }
     attempt("have the programs that serve directories look at what the guest asks for") { () throws(Failure) in
-      for _ in 0..<3 {
-        if try self.host.wakeFileServers(side, expected: expected) { return }
-        if try self.host.command(side, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string != "running" {
-          self.notes.append("the guest is paused: cont over QMP lets it go on, if nobody wants that")
-          return
-        }
-        for (command, event) in [("stop", "STOP"), ("cont", "RESUME")] {
-          _ = try self.host.command(side, command, nil, seconds: Self.switchSeconds)
-          // It is none that tells of an unhealthy guest.
-          try self.host.awaitEvent(side, event, seconds: Self.switchSeconds)
-        }
-        self.notes.append("QEMU did not use the program that serves a directory: the guest was stopped and continued once more, for some milliseconds")
+      if try self.host.wakeFileServers(side, expected: expected.events) { return }
+      if try self.host.fileServers(side).programs < expected.programs { return }
+      if try self.host.command(side, "query-status", nil, seconds: Self.switchSeconds)["status"]?.string != "running" {
+        self.notes.append("the guest is paused: cont over QMP lets it go on, if nobody wants that")
+        return
       }
-      throw Failure(
-        step: "serve directories to", subject: "the guest", reason: "QEMU does not use the programs that do",
-        hint: "stop and cont over QMP, or unplug the device and plug it in again")
+      for (command, event) in [("stop", "STOP"), ("cont", "RESUME")] {
+        _ = try self.host.command(side, command, nil, seconds: Self.switchSeconds)
+        // It is none that tells of an unhealthy guest.
+        try self.host.awaitEvent(side, event, seconds: Self.switchSeconds)
+      }
+      self.notes.append("QEMU did not use the program that serves a directory: the guest was stopped and continued once more, for some milliseconds")
+      _ = try self.host.wakeFileServers(side, expected: expected.events)
     }
+  }
+
+  /// Whether the QEMU in which the guest runs answers, if it was silent before: what it waits for, the guest may wait for, too.
+  func answersStill() -> Bool {
+    if !wasSilent || !host.isAlive(.new) { return true }
+    let answers = insist("hear from the new QEMU") { () throws(Failure) in _ = try self.host.command(.new, "query-status", nil, seconds: Self.switchSeconds) }
+    if !answers { notes.append("the guest is in the new QEMU, which does not answer, and may stand still: is a program stopped that serves it (kill -CONT)?") }
+    return answers
   }
 
   /// - Returns: whether the old QEMU may end.

@@ -106,6 +106,7 @@ extension Executor {
     try mustHaveObservedStorage(plan)
     try mustRunAsObserved(plan)
     try mustExportAsObserved()
+    try mustHaveBackEnds()
     migrationStarted = true
     pauseSeconds = Self.switchSeconds
     pauseSeconds += Double(plan.bytesCopiedStill) / Self.slowestCopy
@@ -128,6 +129,16 @@ extension Executor {
     _ = try host.awaitMigration(
       .old, states: ["active", pauseState(plan)],
       seconds: plan.memory.strategy == .copy && !plan.memory.stopsGuest ? Self.patientSeconds : pauseSeconds, peerMustLive: true)
+  }
+
+  /// An old QEMU that has lost one may end itself when it is told to migrate (`vhost_set_log_base failed`), and the guest with it.
+  private func mustHaveBackEnds() throws(Failure) {
+    let ended = try endedBackEnds(.old)
+    if !ended.isEmpty {
+      throw Failure(step: "move the guest of", subject: record.vm, reason: "programs that serve it have ended: \(ended.joined(separator: ", "))")
+    }
+    // As many as the guest has enabled by now.
+    if let programs = record.fileServers?.programs, programs > 0 { record.fileServers?.events = try host.fileServers(.old).events }
   }
 
   static func capabilityList(_ wanted: [String: Bool]) -> JSONValue {
@@ -330,7 +341,7 @@ extension Executor {
       if let had = record.settings.capabilities[name] { wanted[name] = had }
     }
     do { _ = try host.command(side, "migrate-set-capabilities", Self.capabilityList(wanted)) } catch {
-      guard host.isAlive(side) else { throw error }
+      guard host.isAlive(side), error.errno != .timedOut else { throw error }
       // One that the new version does not have any more makes it refuse them all.
       for (name, had) in wanted.sorted(by: { $0.key < $1.key }) {
         attempt("set the migration capability \(name) to \(had)") { () throws(Failure) in

@@ -103,12 +103,22 @@ extension Executor {
 
   /// Whether the QEMU in which the guest runs is connected to all its back ends. One that ended in the pause nobody has missed yet.
   func hasBackEnds(_ side: Side) -> Bool {
-    guard let moves = record.rewiring, moves.contains(where: { $0.former != nil }) else { return true }
     var ended: [String] = []
-    insist("find out whether the \(side) QEMU has its back ends") { () throws(Failure) in ended = try self.host.endedBackEnds(of: moves, in: side) }
+    insist("find out whether the \(side) QEMU has its back ends") { () throws(Failure) in ended = try self.endedBackEnds(side) }
     if ended.isEmpty { return true }
-    notes.append("the guest runs in the \(side) QEMU without what other programs do for it, as these have ended: \(ended.joined(separator: ", ")). QEMU does not connect again: see that the program runs, then shut the VM down and start it again; or unplug the device")
+    notes.append("the guest runs in the \(side) QEMU without what other programs do for it, as these have ended: \(ended.joined(separator: ", ")). QEMU does not connect to them again: see that the program runs, then shut the VM down and start it again; or unplug the device")
     return false
+  }
+
+  /// In words.
+  func endedBackEnds(_ side: Side) throws(Failure) -> [String] {
+    var ended: [String] = []
+    if let moves = record.rewiring, moves.contains(where: { $0.former != nil }) { ended = try host.endedBackEnds(of: moves, in: side) }
+    if let had = record.fileServers?.programs, had > 0, host.isAlive(side) {
+      let missing = had - (try host.fileServers(side)).programs
+      if missing > 0 { ended.append(missing == 1 ? "the program that serves a directory" : "\(missing) programs that serve directories") }
+    }
+    return ended
   }
 
   private func onlyNewIsLeft(_ step: StepName) -> Bool {

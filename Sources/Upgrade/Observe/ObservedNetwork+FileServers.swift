@@ -11,8 +11,6 @@ public struct FileServer: Sendable, Equatable {
   /// With which another one takes its connection from ``listeningDescriptor``.
   public var arguments: [String]
   public var workingDirectory: String
-  /// How many eventfds it shares with QEMU, which wake the one and interrupt the guest of the other.
-  public var events = 0
 
   private static let programs = ["virtiofsd"]
   static func isProgram(_ path: String) -> Bool { programs.contains(path.split(separator: "/").last.map(String.init) ?? "") }
@@ -54,12 +52,7 @@ extension ObservedNetwork {
     try findFileServers(commandLine, Self.numbers(descriptors), unix: unix) { inode throws(Failure) in
       guard let holder = try SocketHolders.find([inode], except: pid)[inode] else { return (nil, [], "the program behind it cannot be found") }
       let sockets = Set(try ProcFS.openDescriptors(of: holder.pid).compactMap(\.socketInode))
-      do throws(Failure) {
-        var server = try FileServer(serving: holder.pid)
-        let known = try EventDescriptor.all(of: pid)
-        server.events = try EventDescriptor.all(of: holder.pid).keys.count { known[$0] != nil }
-        return (server, sockets, "")
-      } catch { return (nil, sockets, error.reason ?? "\(error)") }
+      do throws(Failure) { return (try FileServer(serving: holder.pid), sockets, "") } catch { return (nil, sockets, error.reason ?? "\(error)") }
     }
   }
 }
@@ -110,6 +103,12 @@ extension FileServer {
     var isThere = try Files.status("/proc/\(pid)/root/").isSameFile(as: here)
     if !isThere { isThere = try unlessGone { () throws(Failure) in try Files.status("/proc/\(pid)/root\(directory)") }?.isSameFile(as: here) ?? false }
     guard isThere else { throw failure("\(directory) is another directory for its back end (pid \(starter)): it was replaced, or that was started in another root") }
+    // Made root or not, it may be another mount than here, read-only for one, or have others in it.
+    let isRoot = try Files.status("/proc/\(pid)/root/").isSameFile(as: here)
+    let seen = MountInfo.view(of: isRoot ? "/" : try Paths.real(directory), in: try MountInfo.read(pid: pid))
+    guard try seen == MountInfo.view(of: Paths.real(directory), in: MountInfo.ofSelf()) else {
+      throw failure("its back end (pid \(starter)) sees \(directory) by other mounts than the host's (a read-only one, or others in it): another one would give the guest more, or less")
+    }
     self.init(
       pid: starter, program: executable.path, arguments: others,
       workingDirectory: try ProcFS.workingDirectory(of: starter))
