@@ -6,26 +6,44 @@ import Testing
 extension EndToEnd {
   /// Directories that another program serves (vhost-user-fs).
   @Suite struct ServedDirectories {
-    @Test
-    func `the guest keeps its files open in a directory of virtiofsd's`() throws {
-      try leavingNothing {
-        let base = Lab.paths.run + "/e2e-files-of-host"
-        let (shared, socket) = (base + "/shared", base + "/socket")
-        try FileManager.default.createDirectory(atPath: shared, withIntermediateDirectories: true)
-        defer { _ = try? run(["rm", "-r", base]) }
-        func say(_ word: String) throws { try word.write(toFile: shared + "/word", atomically: true, encoding: .utf8) }
-        try say("first")
-        let server = try ChildProcess([Lab.paths.virtiofsd, "--socket-path=\(socket)", "--shared-dir=\(shared)", "--cache=never"], log: base + "/log")
-        defer { server.signal(SIGKILL) }
+    /// A directory, its first virtiofsd, and a VM in the oldest QEMU that can hand it over.
+    private final class Served {
+      let directory: String
+      let server: ChildProcess
+      let vm: LabVM
+      private let base: String
+
+      init(_ name: String) throws {
+        base = Lab.paths.run + "/\(name)-host"
+        let (directory, socket) = (base + "/shared", base + "/socket")
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+        try "first".write(toFile: directory + "/word", atomically: true, encoding: .utf8)
+        let server = try ChildProcess([Lab.paths.virtiofsd, "--socket-path=\(socket)", "--shared-dir=\(directory)", "--cache=never"], log: base + "/log")
         try eventually("virtiofsd listens") { access(socket, F_OK) == 0 }
-        let vm = try LabVM(
-          VMConfiguration("e2e-files") {
+        vm = try LabVM(
+          VMConfiguration(name) {
             $0.version = .v10_0
             $0.memory = .file()
             $0.words = ["files=host"]
             $0.extraArguments = ["-chardev", "socket,id=fs,path=\(socket)", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"]
           })
-        defer { vm.end() }
+        (self.directory, self.server) = (directory, server)
+      }
+
+      deinit {
+        vm.end()
+        server.signal(SIGKILL)
+        _ = try? run(["rm", "-r", base])
+      }
+    }
+
+    @Test
+    func `the guest keeps its files open in a directory of virtiofsd's`() throws {
+      try leavingNothing {
+        let served = try Served("e2e-files")
+        defer { withExtendedLifetime(served) {} }
+        let (shared, server, vm) = (served.directory, served.server, served.vm)
+        func say(_ word: String) throws { try word.write(toFile: shared + "/word", atomically: true, encoding: .utf8) }
         /// The guest writes on, into the file that it has open since its start, and reads what the host writes.
         func mustServe(_ word: String) throws {
           try say(word)
@@ -68,21 +86,9 @@ extension EndToEnd {
     @Test(arguments: [("compare.done", true), ("switch.done", false)])
     func `a virtiofsd that dies is missed, and the guest is not lost`(point: String, isFirst: Bool) throws {
       try leavingNothing {
-        let base = Lab.paths.run + "/e2e-files-lost-host"
-        let (shared, socket) = (base + "/shared", base + "/socket")
-        try FileManager.default.createDirectory(atPath: shared, withIntermediateDirectories: true)
-        defer { _ = try? run(["rm", "-r", base]) }
-        let server = try ChildProcess([Lab.paths.virtiofsd, "--socket-path=\(socket)", "--shared-dir=\(shared)"], log: base + "/log")
-        defer { server.signal(SIGKILL) }
-        try eventually("virtiofsd listens") { access(socket, F_OK) == 0 }
-        let vm = try LabVM(
-          VMConfiguration("e2e-files-lost") {
-            $0.version = .v10_0
-            $0.memory = .file()
-            $0.words = ["files=host"]
-            $0.extraArguments = ["-chardev", "socket,id=fs,path=\(socket)", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"]
-          })
-        defer { vm.end() }
+        let served = try Served("e2e-files-lost")
+        defer { withExtendedLifetime(served) {} }
+        let (shared, vm) = (served.directory, served.vm)
         try eventually("the guest writes") { access(shared + "/lines", F_OK) == 0 }
         func serving() -> Set<pid_t> { Set(Processes.all().filter { $0.arguments.contains("--shared-dir=\(shared)") }.map(\.pid)) }
         let (first, old) = (serving(), try vm.pid())

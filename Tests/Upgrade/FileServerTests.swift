@@ -53,6 +53,30 @@ import Testing
     #expect(report.notes.contains { $0.contains("did not use the program") } == (times > 0), "\(report.notes)")
   }
 
+  /// Stopped for a moment, the guest goes on whatever fails; where it does not the report says so.
+  @Test func aGuestIsNotLeftStopped() throws {
+    func host(_ faults: [Int: ModelHost.Fault]) -> ModelHost {
+      let host = FaultMatrixTests.host(.directories, faults)
+      host.unusedFileServers = 1
+      return host
+    }
+    let undisturbed = host([:])
+    _ = ExecutorTests.run(undisturbed)
+    let stop = try #require(undisturbed.calls.firstIndex(of: "new stop")), cont = try #require(undisturbed.calls.lastIndex(of: "new cont"))
+    #expect(stop < cont)
+    for index in (stop - 1)...(cont + 1) {
+      for fault in [ModelHost.Fault.fails(.ioError), .fails(.timedOut), .happensAndFails(.timedOut)] {
+        let host = host([index: fault])
+        let report = ExecutorTests.run(host)
+        #expect(host.new?.runs == true && report.outcome == .committed, "\(undisturbed.calls[index]): \(fault) → \(report.notes)")
+      }
+    }
+    // Twice.
+    let refused = host([cont: .fails(.timedOut), cont + 1: .fails(.timedOut)])
+    let report = ExecutorTests.run(refused)
+    #expect(refused.new?.runs == false && report.outcome == .needsPerson && report.notes.contains { $0.contains("cont over QMP") }, "\(report.notes)")
+  }
+
   @Test func aServedDirectoryNeedsAQEMUThatTakesItOver() throws {
     var plan = Fixture.plan(Self.observation())
     #expect(plan.blockers == [] && plan.rewiring.isEmpty && plan.hasStandIns)

@@ -33,6 +33,8 @@ public final class Executor {
   var hasExports = true
   /// Exports of the old QEMU may have been ended.
   var hasEndedExports = false
+  /// The guest was stopped for a moment, and could not be continued.
+  var isLeftStopped = false
   /// A QEMU in which the guest runs has left something unanswered.
   var wasSilent = false
   /// Milliseconds for which the guest stood still before QEMU stopped it.
@@ -97,7 +99,7 @@ public final class Executor {
         if let ended = fail(at: step.name, failure) { return ended }
       }
     }
-    let isWhole = hasBackEnds(.new) && answersStill() && hasExports && !wasContinuedTwice
+    let isWhole = hasBackEnds(.new) && answersStill() && hasExports && !wasContinuedTwice && !isLeftStopped
     do { try mustStillRun() } catch { return down(at: .commit, error) }
     if !isWhole { return report(.needsPerson) }
     if host.isAlive(.old) {

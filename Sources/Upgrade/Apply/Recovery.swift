@@ -85,7 +85,7 @@ extension Executor {
         try journal(step, .done)
       }
     } catch { return down(at: .retire, error) }
-    if !hasExports || !hasBackEnds(.new) || !answersStill() { return report(.needsPerson) }
+    if !hasExports || !hasBackEnds(.new) || !answersStill() || isLeftStopped { return report(.needsPerson) }
     return report(record.keepsWayBack ? .held : .committed)
   }
 

@@ -95,7 +95,7 @@ extension Executor {
     host.unlock(undone: host.isAlive(.old))
     isLocked = false
     if guestRuns, host.isAlive(.old) {
-      return report(hasBackEnds(.old) ? .failed : .needsPerson, failure: (step, failure))
+      return report(hasBackEnds(.old) && !isLeftStopped ? .failed : .needsPerson, failure: (step, failure))
     }
     notes.append("no QEMU runs the guest: the old one has ended, see its log")
     return report(.needsPerson, failure: (step, failure))
